@@ -1,0 +1,80 @@
+"""The lifecycle of an attack: prepare (P1), request (P2), observe (P3); the evaluator scores, not the adversary."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, final
+
+from torch import Tensor, nn
+
+from palimpsest.case import Case
+from palimpsest.errors import ContractError
+from palimpsest.rng import Rng
+from palimpsest.threat import ThreatModel, View
+from palimpsest.types import Measure, Scores
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What the adversary came up with: named tensors, first axis the record; `info` for what is no tensor.
+
+    queries: records asked of black boxes. gradients: forward-backward passes executed, one per record and step.
+    """
+
+    tensors: Mapping[str, Tensor]
+    info: Mapping[str, Any] = field(default_factory=dict)
+    queries: int = 0
+    gradients: int = 0
+
+
+@dataclass(frozen=True)
+class Attack(ABC):
+    """Base of all attacks. `run` owns the contract; `observe` holds the adversary, `score` the evaluator.
+
+    threat: the declared threat model. paper: where it comes from. reads_one_model: controls are retrained models (negative) and the
+    original (positive). primary: the measure (name) that verdicts go by, higher meaning more remembered.
+    """
+
+    kind: ClassVar[str] = "attacks"
+    revision: ClassVar[int] = 1
+    threat: ClassVar[ThreatModel]
+    paper: ClassVar[str] = ""
+    about: ClassVar[str] = ""
+    primary: ClassVar[str] = ""
+    bias_matched: ClassVar[bool] = False  # whether class-wise the bias-matched control is needed to read it
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not hasattr(cls, "threat"):
+            raise ContractError(f"{cls.__name__}: got no `threat`, expected a ThreatModel")
+
+    @final
+    def run(self, case: Case, *, rng: Rng) -> tuple[Guess, Scores]:
+        """The adversary observes its view and guesses; the evaluator scores. Models keep weights, modes and requires_grad."""
+        models = [case.original.model, case.subject.model]
+        before = [_state(model) for model in models]
+        view = View(self.threat, case)
+        guess = self.observe(view, rng=rng)
+        scores = self.score(guess, case)
+        if [_state(model) for model in models] != before:
+            raise ContractError(f"{type(self).__name__}: got a model left in another mode, expected it as it was")
+        return guess, scores
+
+    @abstractmethod
+    def observe(self, view: View, *, rng: Rng) -> Guess:
+        """P3: the adversary reads its view."""
+
+    @abstractmethod
+    def score(self, guess: Guess, case: Case) -> Scores:
+        """The evaluator compares the guess with the truth; scores per unit."""
+
+    @abstractmethod
+    def measure(self, scores: Scores) -> tuple[Measure, ...]:
+        """Measures as pure functions of scores; names carry the module's name as prefix."""
+
+
+def _state(model: nn.Module) -> tuple[Any, ...]:
+    modes = tuple(module.training for module in model.modules())
+    return modes, tuple((p.requires_grad, p._version) for p in model.parameters())

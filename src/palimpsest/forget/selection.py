@@ -1,0 +1,86 @@
+"""Which records a request names: class=0, random=0.1, random=500, ids=FILE, owner=ID."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from palimpsest.errors import BadInput, UnknownName
+from palimpsest.rng import Rng
+from palimpsest.types import Examples, ForgetRequest, Ids
+
+FORMS = "class=0, class=0,3, random=0.1, random=500, ids=FILE or owner=ID"
+
+
+def select(text: str, records: Examples, classes: tuple[str, ...], *, rng: Rng) -> ForgetRequest:
+    """The request that `text` stands for, among training records. A class is named by its number or its name.
+
+    Raises BadInput for another form, a class, owner or id that is not there, nothing to forget, or nothing left.
+    """
+    how, equals, what = text.partition("=")
+    if not equals or how not in _SELECTORS or not what:
+        raise BadInput("--forget", got=repr(text), expected=FORMS)
+    ids = _SELECTORS[how](what, records, classes, rng)
+    if not len(ids):
+        raise BadInput(f"--forget {text}", got="no record", expected="at least one training record")
+    left = records.without(ids.tolist())
+    if not len(left):
+        raise BadInput(f"--forget {text}", got="every training record", expected="some left to retain", do="forget fewer")
+    if len(left.targets.unique()) < 2:
+        raise BadInput(f"--forget {text}", got="retain records of one class", expected="two classes or more", do="forget fewer")
+    return ForgetRequest(ids, text)
+
+
+def _by_class(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) -> Ids:
+    chosen = []
+    for name in what.split(","):
+        if name in classes:
+            chosen.append(classes.index(name))
+        elif name.isdigit() and int(name) < len(classes):
+            chosen.append(int(name))
+        else:
+            raise UnknownName("--forget class", got=name, known=[*classes, *(str(i) for i in range(len(classes)))])
+    mask = np.isin(records.targets.cpu().numpy(), chosen)
+    return records.ids[mask]
+
+
+def _at_random(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) -> Ids:
+    try:
+        number = float(what)
+    except ValueError:
+        number = -1.0
+    count = round(number * len(records)) if "." in what and 0 < number < 1 else int(number) if number == int(number) else -1
+    if not 0 < count <= len(records):
+        expected = f"a share between 0 and 1, or a count from 1 to {len(records)}"
+        raise BadInput("--forget random", got=what, expected=expected)
+    return np.sort(rng.child("forget").numpy().choice(records.ids, count, replace=False))
+
+
+def _by_ids(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) -> Ids:
+    wanted = read_ids(Path(what))
+    missing = sorted(set(wanted) - set(records.ids.tolist()))
+    if missing:
+        got = f"{len(missing)} ids that are not among the training records, {missing[0]!r} first"
+        raise BadInput(f"--forget ids={what}", got=got, expected=f"ids such as {records.ids[0]!r}", do="remove them from the file")
+    return np.asarray(sorted(set(wanted)), dtype=np.str_)
+
+
+def _by_owner(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) -> Ids:
+    if records.owners is None:
+        raise BadInput("--forget owner", got="data without owners", expected="an owner column", do="name it: --set table.owner=COLUMN")
+    if what not in records.owners:
+        raise UnknownName("--forget owner", got=what, known=np.unique(records.owners).tolist()[:20])
+    return records.ids[records.owners == what]
+
+
+_SELECTORS = {"class": _by_class, "random": _at_random, "ids": _by_ids, "owner": _by_owner}
+
+
+def read_ids(path: Path) -> list[str]:
+    """One id per line; blank lines are skipped."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(str(path), got=getattr(error, "strerror", None) or error, expected="a text file with one record id per line") from None
+    return [line.strip() for line in lines if line.strip()]

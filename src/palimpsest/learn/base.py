@@ -1,0 +1,92 @@
+"""How a model comes to be, and what is kept of how it came to be."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from palimpsest.errors import BadInput
+from palimpsest.learn.loop import Checkpoint, Meter
+from palimpsest.learn.recipe import Recipe
+from palimpsest.models.base import Model
+from palimpsest.rng import Rng
+from palimpsest.task import Classification
+from palimpsest.types import Cost, Examples, Ids
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and what made it.
+
+    ids: the records that it was trained on and has not unlearned. learner, recipe, factory: how it was made; None for
+    imported weights, which are keyed by their hash (`origin`). kept: artifacts of its learner, such as the weights it
+    started from (`"initial/…"`). budget: privacy budget spent by certified methods, None where there is none.
+    """
+
+    model: nn.Module
+    task: Classification
+    ids: Ids
+    learner: Learner | None = None
+    recipe: Recipe | None = None
+    factory: Model | None = None
+    kept: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    budget: float | None = None
+    cost: Cost = field(default_factory=Cost)
+    origin: str = ""
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def with_model(self, model: nn.Module) -> Trained:
+        return replace(self, model=model)
+
+    def initial(self) -> dict[str, Tensor]:
+        """State dict of the weights that training started from; raises BadInput where they were not kept."""
+        state = {name[8:]: value for name, value in self.kept.items() if name.startswith("initial/")}
+        if not state:
+            raise BadInput("initial weights", got="none kept", expected="a model that a learner of this package trained")
+        return state
+
+
+@dataclass(frozen=True)
+class Learner(ABC):
+    """Base of all learners. `fit` checks, builds, seeds and meters; `learn` holds the learner's own idea."""
+
+    kind: ClassVar[str] = "learners"
+    revision: ClassVar[int] = 1
+    about: ClassVar[str] = ""
+
+    @abstractmethod
+    def learn(
+        self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        """Trains the fresh `model` in place on all of `examples`."""  # fmt: skip
+
+    def start(self, factory: Model, task: Classification, rng: Rng) -> nn.Module:
+        """The model that training starts from."""
+        return factory.build(task, rng)
+
+    def fit(
+        self, task: Classification, examples: Examples, recipe: Recipe, factory: Model, *, rng: Rng,
+        checkpoint: Checkpoint | None = None, device: torch.device | str = "cpu",
+    ) -> Trained:
+        """A model trained on these records. The same stream, threads and device give the same weights.
+
+        Raises BadInput for no records, or fewer than two classes.
+        """  # fmt: skip
+        if len(examples) < 2 or len(examples.targets.unique()) < 2:
+            got = f"{len(examples)} records in {len(examples.targets.unique())} classes"
+            raise BadInput("training records", got=got, expected="two records or more in two classes or more")
+        model = self.start(factory, task, rng).to(device)
+        kept = {f"initial/{name}": value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        meter = Meter()
+        self.learn(model, task, examples, recipe, rng=rng, meter=meter, checkpoint=checkpoint)
+        model.eval()
+        return Trained(model, task, examples.ids, self, recipe, factory, kept, cost=meter.cost)

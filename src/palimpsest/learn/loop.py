@@ -1,0 +1,145 @@
+"""The one training loop, and the pieces that unlearners build theirs from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from palimpsest.learn.augment import augment
+from palimpsest.learn.recipe import Recipe, optimizer, rate
+from palimpsest.progress import track
+from palimpsest.rng import Rng
+from palimpsest.store import Store
+from palimpsest.task import Task
+from palimpsest.types import Batch, Cost, Examples
+
+
+@dataclass
+class Meter:
+    """Counts what a method spends. Every backward pass goes through `step` or `count`."""
+
+    samples: int = 0
+    gradient_evaluations: int = 0
+    started: float = field(default_factory=time.perf_counter)
+    before: float = 0.0  # seconds spent before a resumed run
+
+    def count(self, samples: int, evaluations: int = 1) -> None:
+        self.samples += samples
+        self.gradient_evaluations += evaluations
+
+    def step(self, loss: Tensor, optimizer: torch.optim.Optimizer, samples: int) -> None:
+        """One update: gradient of `loss`, then the optimiser's step."""
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        self.count(samples)
+
+    @property
+    def cost(self) -> Cost:
+        return Cost(self.before + time.perf_counter() - self.started, self.samples, self.gradient_evaluations)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a training run leaves its state after each epoch, and under which key."""
+
+    store: Store
+    spec: dict[str, Any]
+    every_seconds: float = 10.0
+
+
+def shuffled(examples: Examples, size: int, rng: Rng, *, name: str = "") -> Iterator[Batch]:
+    """One pass over the records in random order, in batches on the records' device.
+
+    The last batch may be smaller; a last batch of one record joins the one before (batch norm needs two).
+    """
+    order = torch.randperm(len(examples), generator=rng.torch())
+    parts = list(order.split(size))
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    for part in track(parts, name, total=len(order), weight=size):
+        yield examples.batch(part)
+
+
+def precision(model: nn.Module, recipe: Recipe) -> AbstractContextManager[Any]:
+    """bfloat16 autocast on a GPU, where the recipe allows it."""
+    device = next(model.parameters()).device
+    if recipe.autocast and device.type == "cuda":
+        return torch.autocast("cuda", torch.bfloat16)
+    return nullcontext()
+
+
+def train(
+    model: nn.Module,
+    task: Task,
+    examples: Examples,
+    recipe: Recipe,
+    *,
+    rng: Rng,
+    meter: Meter,
+    checkpoint: Checkpoint | None = None,
+    name: str = "training",
+) -> None:
+    """Trains in place. Epoch e draws order and augmentation from `rng.child("epoch", e)`, so a run that stops
+    between epochs resumes to the same weights."""
+    device = next(model.parameters()).device
+    examples = examples.to(device)
+    if recipe.channels_last and any(p.dim() == 4 for p in model.parameters()):
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    opt = optimizer(model, recipe)
+    per_epoch = sum(1 for _ in range(0, len(examples), recipe.batch_size))
+    total, first, saved = recipe.epochs * per_epoch, 0, time.perf_counter()
+    if checkpoint:
+        first = _resume(model, opt, meter, checkpoint)
+    model.train()
+    for epoch in range(first, recipe.epochs):
+        stream = rng.child("epoch", epoch)
+        crops = stream.child("augment").torch(device)
+        with stream.child("dropout").ambient():
+            for index, batch in enumerate(shuffled(examples, recipe.batch_size, stream, name=f"{name} {epoch + 1}/{recipe.epochs}")):
+                for group in opt.param_groups:
+                    group["lr"] = rate(recipe, epoch * per_epoch + index, total)
+                if recipe.augment != "none":
+                    batch = Batch({key: augment(x, recipe.augment, crops) for key, x in batch.inputs.items()}, batch.targets)
+                with precision(model, recipe):
+                    loss = task.loss(model, batch, label_smoothing=recipe.label_smoothing)
+                meter.step(loss, opt, len(batch))
+        if checkpoint and epoch + 1 < recipe.epochs and time.perf_counter() - saved > checkpoint.every_seconds:
+            _save(model, opt, meter, checkpoint, epoch + 1, examples)
+            saved = time.perf_counter()
+    if checkpoint:
+        checkpoint.store.drop("checkpoint", checkpoint.spec)
+
+
+def _save(
+    model: nn.Module, opt: torch.optim.Optimizer, meter: Meter, checkpoint: Checkpoint, epoch: int, examples: Examples
+) -> None:
+    tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
+    for index, state in opt.state_dict()["state"].items():
+        tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items() if value is not None}
+    spent = meter.cost
+    info = {"epoch": epoch, "seconds": spent.seconds, "samples": spent.samples, "evaluations": spent.gradient_evaluations}
+    checkpoint.store.put("checkpoint", checkpoint.spec, tensors, info, examples.ids.tolist())
+
+
+def _resume(model: nn.Module, opt: torch.optim.Optimizer, meter: Meter, checkpoint: Checkpoint) -> int:
+    """Loads the last checkpoint, if there is one, and returns the epoch to go on with."""
+    found = checkpoint.store.get("checkpoint", checkpoint.spec)
+    if found is None:
+        return 0
+    model.load_state_dict({key[6:]: value for key, value in found.tensors.items() if key.startswith("model/")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in found.tensors.items():
+        if key.startswith("optimizer/"):
+            _, index, entry = key.split("/")
+            state.setdefault(int(index), {})[entry] = value
+    opt.load_state_dict({"state": state, "param_groups": opt.state_dict()["param_groups"]})
+    meter.before, meter.samples = found.info["seconds"], found.info["samples"]
+    meter.gradient_evaluations = found.info["evaluations"]
+    return int(found.info["epoch"])

@@ -1,0 +1,131 @@
+"""What a model is: a factory whose fields are its hyper-parameters and whose `build` returns a `torch.nn.Module`."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from palimpsest.catalog import find, load, make, setting
+from palimpsest.errors import BadInput
+from palimpsest.rng import Rng
+from palimpsest.task import Classification
+from palimpsest.types import Batch
+
+
+@dataclass(frozen=True)
+class Model(ABC):
+    """Base of all model factories."""
+
+    kind: ClassVar[str] = "models"
+    revision: ClassVar[int] = 1
+    about: ClassVar[str] = ""
+
+    @abstractmethod
+    def network(self, task: Classification) -> nn.Module:
+        """The module from normalised inputs to logits, initialised from torch's ambient generator."""
+
+    def build(self, task: Classification, rng: Rng) -> nn.Module:
+        """A fresh model: (n, *task.shape) floats as stored → (n, task.classes) logits. Same stream, same weights."""
+        with rng.child("initial-weights").ambient():
+            return Normalised(self.network(task), task.mean, task.std, len(task.shape))
+
+
+class Normalised(nn.Module):
+    """Normalisation inside the model: attacks work on stored values, weights travel with their scale."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], dimensions: int) -> None:
+        super().__init__()
+        shape = (-1, *([1] * (dimensions - 1)))
+        self.register_buffer("mean", torch.tensor(mean).view(shape))
+        self.register_buffer("std", torch.tensor(std).view(shape))
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.network((inputs - self.mean) / self.std)
+        return logits
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The model's ordered blocks, first to last: its own `blocks()`, else its children that hold parameters."""
+    inner = model.network if isinstance(model, Normalised) else model
+    declared = getattr(inner, "blocks", None)
+    if callable(declared):
+        return list(declared())
+    return [child for child in inner.children() if any(True for _ in child.parameters())]
+
+
+@dataclass(frozen=True)
+class UserModel(Model):
+    """Any `torch.nn.Module` of the user's: a class, or a function that returns one.
+
+    The callable may take `shape` (one record's input shape) and `classes`; it may also take neither. The module gets images as
+    floats in [0, 1], shape (n, channels, height, width), or features in the units of the data, and returns logits of
+    shape (n, classes). Normalising is its own business.
+    """
+
+    kind: ClassVar[str] = "user models"  # not a member of the catalog
+
+    target: str = setting("", "my_package.models:make", source="the user")
+
+    def network(self, task: Classification) -> nn.Module:
+        factory: Callable[..., Any] = load(self.target)
+        if not callable(factory):
+            raise BadInput(self.target, got=type(factory).__name__, expected="a function or class that returns a torch.nn.Module")
+        offered = {"shape": task.shape, "classes": task.classes}
+        takes = inspect.signature(factory).parameters
+        module = factory(**{name: value for name, value in offered.items() if name in takes})
+        if not isinstance(module, nn.Module):
+            raise BadInput(self.target, got=type(module).__name__, expected="a torch.nn.Module", do="return the module")
+        return module
+
+    def build(self, task: Classification, rng: Rng) -> nn.Module:
+        with rng.child("initial-weights").ambient():
+            module = self.network(task)
+        probe = Batch({task.attacked_input: torch.zeros(2, *task.shape)}, torch.zeros(2, dtype=torch.long))
+        was = module.training
+        module.eval()
+        with torch.no_grad():
+            logits = task.outputs(module, probe)
+        module.train(was)
+        if tuple(logits.shape) != (2, task.classes):
+            got = f"logits of shape {tuple(logits.shape)} for two records"
+            raise BadInput(self.target, got=got, expected=f"(2, {task.classes})", do="fit the last layer to the classes")
+        return module
+
+    def identity_extra(self) -> dict[str, Any]:
+        """The hash of the source, so that an edited model is another model."""
+        module = inspect.getmodule(load(self.target))
+        try:
+            source = inspect.getsource(module) if module else ""
+        except (OSError, TypeError):
+            source = ""
+        return {"source": hashlib.sha256(source.encode()).hexdigest()}
+
+
+def factory(name: str, settings: dict[str, Any] | None = None) -> Model:
+    """The factory behind a catalog name, a `my_module:Factory`, or any `my_module:make` that returns a module."""
+    if ":" in name:
+        value = load(name)
+        if not (inspect.isclass(value) and getattr(value, "kind", None) == "models"):
+            if settings:
+                raise BadInput(name, got=f"settings {sorted(settings)}", expected="none for a module of one's own")
+            return UserModel(name)
+    made: Model = make("models", name, settings) if ":" not in name else _own(name, settings)
+    return made
+
+
+def _own(name: str, settings: dict[str, Any] | None) -> Model:
+    from palimpsest.catalog import configure
+
+    made: Model = configure(find("models", name), settings or {}, name)
+    return made

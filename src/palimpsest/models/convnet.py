@@ -1,0 +1,34 @@
+"""A convolutional network of seven convolutions, after the inversion paper's "ConvNet"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from palimpsest.catalog import setting
+from palimpsest.models.base import Model
+from palimpsest.task import Classification
+
+
+@dataclass(frozen=True)
+class ConvNet(Model):
+    """Seven 3×3 convolutions with batch norm and ReLU, two poolings, one linear layer.
+
+    The pooling after the fifth convolution halves the image, the last one is adaptive, so that 8×8 and 32×32 images both work.
+    The paper names a 7-layer convolutional network; the widths here are w, 2w, 2w, 4w, 4w, 4w, 4w.
+    """
+
+    about = "seven convolutions; width 64 is the papers' size"
+
+    width: int = setting(16, "channels of the first convolution", source="ours; 64 at paper scale")
+
+    def network(self, task: Classification) -> nn.Module:
+        channels = [task.shape[0], *(self.width * factor for factor in (1, 2, 2, 4, 4, 4, 4))]
+        layers: list[nn.Module] = [convolution(a, b) for a, b in zip(channels, channels[1:], strict=False)]
+        layers.insert(5, nn.MaxPool2d(2))
+        return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(channels[-1], task.classes))
+
+
+def convolution(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU())

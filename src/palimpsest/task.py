@@ -1,0 +1,138 @@
+"""The kinds of problem. An unlearner or an attack asks the task, and never asks which kind it has."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from palimpsest.rng import Rng
+from palimpsest.types import Batch, Examples, Split
+
+
+class Task(ABC):
+    """What a model is asked to do, and how well it does it. Shapes: n records, k classes or outputs."""
+
+    attacked_input: str
+    domain: tuple[Tensor, Tensor]
+
+    @abstractmethod
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the model answers (logits), with gradient."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch, *, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
+        """The training loss; reduction "mean", "sum" or "none" (shape (n,))."""
+
+    @abstractmethod
+    def loss_of(self, outputs: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
+        """The loss of given outputs (for `torch.func`)."""
+
+    @abstractmethod
+    def error(self, model: nn.Module, batch: Batch) -> Float[Tensor, " n"]:
+        """Error of each record (0 or 1 for classification)."""
+
+    @abstractmethod
+    def divergence(self, outputs: Tensor, posterior: Tensor) -> Float[Tensor, " n"]:
+        """How far the outputs are from another model's posterior, per record; differentiable in `outputs`."""
+
+    @abstractmethod
+    def randomise(self, targets: Tensor, rng: torch.Generator) -> Tensor:
+        """Targets drawn at random among all that are possible, the true one included."""
+
+    @abstractmethod
+    def posterior(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The model's answer as probabilities, without gradient, the model in the mode it is in."""
+
+    def remove(self, examples: Examples, ids: Iterable[str]) -> Examples:
+        """The retain data once these records are gone (for a graph, their edges drop out too)."""
+        return examples.without(ids)
+
+
+@dataclass(frozen=True)
+class Classification(Task):
+    """One of `classes` for each record.
+
+    shape: one record's input shape. mean, std: for the normalisation inside the model; they come from constants (images) or
+    from the validation records (features), never from training records, so that retraining without some of those is exact.
+    domain: lowest and highest value of the attacked input.
+    """
+
+    classes: int
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    domain: tuple[Tensor, Tensor]
+    attacked_input: str = "input"
+
+    @staticmethod
+    def of(split: Split) -> Classification:
+        name = next(iter(split.train.inputs))
+        if split.kind == "image":
+            mean, std = [0.5] * split.shape[0], [0.25] * split.shape[0]
+        else:
+            values = split.validation.batch().inputs[name].double()
+            mean = values.mean(0).flatten().tolist()
+            std = [value if value > 1e-8 else 1.0 for value in values.std(0).flatten().tolist()]
+        return Classification(len(split.classes), split.shape, tuple(mean), tuple(std), split.domain, name)
+
+    def identity_extra(self) -> dict[str, Any]:
+        return {}
+
+    def identity(self) -> dict[str, Any]:
+        """JSON-ready, for artifact keys."""
+        return {"task": "classification", "classes": self.classes, "shape": list(self.shape), "mean": self.mean, "std": self.std}
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        if len(batch.inputs) == 1:
+            answer = model(next(iter(batch.inputs.values())))
+        else:
+            answer = model(**batch.inputs)
+        logits: Tensor = answer if isinstance(answer, Tensor) else answer.logits
+        return logits
+
+    def loss(self, model: nn.Module, batch: Batch, *, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
+        logits = self.outputs(model, batch)
+        return F.cross_entropy(logits.float(), batch.targets, reduction=reduction, label_smoothing=label_smoothing)
+
+    def loss_of(self, outputs: Tensor, targets: Tensor, *, reduction: str = "mean") -> Tensor:
+        return F.cross_entropy(outputs, targets, reduction=reduction)
+
+    @torch.no_grad()
+    def error(self, model: nn.Module, batch: Batch) -> Float[Tensor, " n"]:
+        return (self.outputs(model, batch).argmax(1) != batch.targets).float()
+
+    def divergence(self, outputs: Float[Tensor, "n k"], posterior: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+        """KL(posterior ‖ softmax(outputs)), in nats."""
+        return F.kl_div(F.log_softmax(outputs, 1), posterior, reduction="none").sum(1)
+
+    def randomise(self, targets: Int[Tensor, " n"], rng: torch.Generator) -> Int[Tensor, " n"]:
+        drawn = torch.randint(self.classes, targets.shape, generator=rng, device=rng.device)
+        return drawn.to(targets.device)
+
+    @torch.no_grad()
+    def posterior(self, model: nn.Module, batch: Batch) -> Float[Tensor, "n k"]:
+        return F.softmax(self.outputs(model, batch).float(), 1)
+
+
+@torch.no_grad()
+def predict(task: Task, model: nn.Module, examples: Examples, *, batch_size: int = 512) -> Tensor:
+    """Posteriors of all records, shape (n, k) on the CPU, the model in evaluation mode (its mode is put back)."""
+    was = model.training
+    model.eval()
+    try:
+        parts = [task.posterior(model, batch).cpu() for batch in examples.batches(batch_size)]
+    finally:
+        model.train(was)
+    return torch.cat(parts)
+
+
+def seeded_targets(task: Task, targets: Tensor, rng: Rng) -> Tensor:
+    """`task.randomise` from a named stream."""
+    return task.randomise(targets, rng.torch())

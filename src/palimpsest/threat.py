@@ -1,0 +1,181 @@
+"""A threat model is a type: an attack gets a view that holds what its declaration names, and nothing else.
+
+Codes are the survey's: roles R1 data contributor, R2 requesting user, R3 accessible user; goals G1 untargeted,
+G2 targeted, G3 privacy leakage, G4 others; knowledge K1 white box, K2 grey box, K3 black box; phases P1 training, P2 unlearning,
+P3 after unlearning. Two roles are beyond the survey: `provider` (holds the weights; the inversion paper's server) and
+`auditor` (the UMA paper's validator).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from palimpsest.case import Case
+from palimpsest.errors import BeyondView, ContractError
+from palimpsest.learn.base import Trained
+from palimpsest.task import Classification
+from palimpsest.types import Batch
+
+ROLES = {"R1": "data contributor", "R2": "requesting user", "R3": "accessible user", "provider": "provider", "auditor": "auditor"}
+GOALS = {"G1": "untargeted", "G2": "targeted", "G3": "privacy leakage", "G4": "others"}
+KNOWLEDGE = {"K1": "white-box", "K2": "grey-box", "K3": "black-box"}
+PHASES = {"P1": "training", "P2": "unlearning", "P3": "post-unlearning"}
+
+KNOWABLE: Mapping[str, Callable[[Case], Any]] = {
+    "forget_set": lambda case: case.forget,
+    "candidates": lambda case: (case.forget, case.heldout),
+    "members": lambda case: case.retain,
+    "nonmembers": lambda case: case.test,
+    "classes": lambda case: case.split.classes,
+    "recipe": lambda case: case.original.recipe,
+    "initial_weights": lambda case: case.original.initial(),
+    "counts": lambda case: (len(case.forget), len(case.retain)),
+}
+"""What an attack may declare to know beside the models, and where the evaluator takes it from."""
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """Who attacks, to what end, when, seeing what.
+
+    sees: what the model shows: labels, posteriors, or its weights. models: before unlearning, after, or both.
+    knows: further knowledge by name (`KNOWABLE`).
+    """
+
+    roles: tuple[str, ...]
+    goals: tuple[str, ...]
+    knowledge: str
+    phases: tuple[str, ...]
+    sees: Literal["labels", "posterior", "weights"]
+    models: Literal["before", "after", "both"]
+    knows: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for values, known in ((self.roles, ROLES), (self.goals, GOALS), ((self.knowledge,), KNOWLEDGE), (self.phases, PHASES)):
+            for value in values:
+                if value not in known:
+                    raise ContractError(f"threat model: got code {value!r}, expected one of {', '.join(known)}")
+        for value in self.knows:
+            if value not in KNOWABLE:
+                raise ContractError(f"threat model: got knowledge {value!r}, expected one of {', '.join(KNOWABLE)}")
+
+
+class LabelsView:
+    """A model that answers with labels. Queries are counted, one per record."""
+
+    __slots__ = ("_answer", "queries")
+
+    def __init__(self, trained: Trained) -> None:
+        self.queries = 0
+        model, task = trained.model, trained.task
+
+        def answer(batch: Batch) -> Tensor:
+            was = model.training
+            model.eval()
+            try:
+                return task.posterior(model, batch)
+            finally:
+                model.train(was)
+
+        self._answer: Callable[[Batch], Tensor] = answer
+
+    def labels(self, batch: Batch) -> Tensor:
+        """Predicted classes, shape (n,)."""
+        self.queries += len(batch)
+        return self._answer(batch).argmax(1)
+
+    def posterior(self, batch: Batch) -> Tensor:
+        raise BeyondView("posterior: got a view of labels, expected a threat model that sees posteriors; declare `sees`")
+
+    def weights(self) -> nn.Module:
+        raise BeyondView("weights: got a black box, expected a threat model that sees weights; declare `sees`")
+
+
+class PosteriorView(LabelsView):
+    """A model that answers with posteriors."""
+
+    __slots__ = ()
+
+    def posterior(self, batch: Batch) -> Tensor:
+        """Class probabilities, shape (n, k), without gradient."""
+        self.queries += len(batch)
+        return self._answer(batch)
+
+
+class WeightsView(PosteriorView):
+    """A model in hand. `weights` returns a copy, so an attack cannot change the subject."""
+
+    __slots__ = ("_copy",)
+
+    def __init__(self, trained: Trained) -> None:
+        super().__init__(trained)
+
+        def duplicate() -> nn.Module:
+            model = copy.deepcopy(trained.model).eval()
+            return model.requires_grad_(False)
+
+        self._copy: Callable[[], nn.Module] = duplicate
+
+    def weights(self) -> nn.Module:
+        """A frozen copy of the model in evaluation mode; batch statistics and gradients of parameters are off."""
+        return self._copy()
+
+
+_ACCESS = {"labels": LabelsView, "posterior": PosteriorView, "weights": WeightsView}
+
+
+class View:
+    """All that an attack after unlearning is shown: models at its access level, and what it declared to know."""
+
+    __slots__ = ("_known", "_models", "task", "threat")
+
+    def __init__(self, threat: ThreatModel, case: Case) -> None:
+        access = _ACCESS[threat.sees]
+        self.threat = threat
+        self.task: Classification = case.task
+        self._models: dict[str, LabelsView] = {}
+        if threat.models in ("before", "both"):
+            self._models["before"] = access(case.original)
+        if threat.models in ("after", "both"):
+            self._models["after"] = access(case.subject)
+        self._known = {name: KNOWABLE[name](case) for name in threat.knows}
+
+    def _model(self, when: str) -> Any:
+        if when not in self._models:
+            raise BeyondView(f"model {when} unlearning: got a view of {self.threat.models}, expected one that declares it")
+        return self._models[when]
+
+    @property
+    def before(self) -> Any:
+        """The original model at this threat model's access level."""
+        return self._model("before")
+
+    @property
+    def after(self) -> Any:
+        """The model after unlearning at this threat model's access level."""
+        return self._model("after")
+
+    def know(self, name: str) -> Any:
+        """Declared knowledge; raises BeyondView for anything else."""
+        if name not in self._known:
+            declared = ", ".join(self.threat.knows) or "nothing"
+            raise BeyondView(f"knowledge {name!r}: got a threat model that declares {declared}, expected it to declare this too")
+        return self._known[name]
+
+    @property
+    def queries(self) -> int:
+        """Records asked of all models so far."""
+        return sum(model.queries for model in self._models.values())
+
+
+@torch.no_grad()
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two models have bit-identical parameters and buffers."""
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[key].cpu(), b[key].cpu()) for key in a)

@@ -1,0 +1,263 @@
+"""The frozen records that every other module speaks in: examples, splits, requests, costs, scores, measures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from palimpsest.errors import BadInput
+
+Ids = npt.NDArray[np.str_]
+"""Stable names of records, shape (n,). Never positions: a subset keeps the names it was given."""
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records as the model takes them: inputs by name, first axis the record; images are floats in [0, 1]."""
+
+    inputs: Mapping[str, Tensor]
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def with_targets(self, targets: Tensor) -> Batch:
+        return replace(self, targets=targets)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Records of one kind. Subsets share the base storage (`inputs`) and differ in `rows` only.
+
+    inputs: name → base tensor, shape (base size, …); uint8 for images, float32 for features. It may live in
+        memory, on a device, or in an Arrow memory map; a subset never copies it.
+    targets: shape (n,), int64 class labels.
+    ids: shape (n,), unique. owners: shape (n,) or None. context: what records share (a tokenizer, a graph).
+    rows: shape (n,), int64, the records' places in the base.
+    """
+
+    inputs: Mapping[str, Tensor]
+    targets: Tensor
+    ids: Ids
+    rows: Tensor
+    owners: Ids | None = None
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def of(
+        inputs: Mapping[str, Tensor],
+        targets: Tensor,
+        ids: Iterable[str],
+        owners: Iterable[str] | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> Examples:
+        names = np.asarray(list(ids), dtype=np.str_)
+        if len(set(names.tolist())) != len(names):
+            raise BadInput("record ids", got="the same id twice", expected="one id per record", do="make the ids unique")
+        held = None if owners is None else np.asarray(list(owners), dtype=np.str_)
+        return Examples(inputs, targets.long(), names, torch.arange(len(names)), held, context or {})
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, positions: Tensor | Array | list[int]) -> Examples:
+        """The records at these positions (0 … n−1, or a Boolean mask), in that order."""
+        where = torch.as_tensor(np.asarray(positions))
+        where = where.nonzero().flatten() if where.dtype == torch.bool else where.long()
+        picked = where.numpy()
+        return replace(
+            self,
+            targets=self.targets[where.to(self.targets.device)],
+            ids=self.ids[picked],
+            rows=self.rows[where],
+            owners=None if self.owners is None else self.owners[picked],
+        )
+
+    def only(self, ids: Iterable[str]) -> Examples:
+        """The records with these ids, in this object's order."""
+        return self.take(np.isin(self.ids, np.asarray(list(ids), dtype=np.str_)))
+
+    def without(self, ids: Iterable[str]) -> Examples:
+        return self.take(~np.isin(self.ids, np.asarray(list(ids), dtype=np.str_)))
+
+    def to(self, device: torch.device | str) -> Examples:
+        """The same records with the base storage on this device (moved once; subsets made from it share it)."""
+        where = torch.device(device)
+        if all(base.device == where for base in self.inputs.values()) and self.targets.device == where:
+            return self
+        moved = {name: base.to(where) for name, base in self.inputs.items()}
+        return replace(self, inputs=moved, targets=self.targets.to(where))
+
+    def raw(self, name: str, positions: Tensor | None = None) -> Tensor:
+        """Stored values of one input, shape (n, …), in the base's dtype."""
+        rows = self.rows if positions is None else self.rows[positions]
+        base = self.inputs[name]
+        return base.index_select(0, rows.to(base.device))
+
+    def batch(self, positions: Tensor | None = None) -> Batch:
+        """These records as the model takes them: uint8 becomes float32 in [0, 1]."""
+        targets = self.targets if positions is None else self.targets[positions.to(self.targets.device)]
+        return Batch({name: as_float(self.raw(name, positions)) for name in self.inputs}, targets)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All records in order, `size` at a time."""
+        for start in range(0, len(self), size):
+            yield self.batch(torch.arange(start, min(start + size, len(self))))
+
+
+def as_float(values: Tensor) -> Tensor:
+    """uint8 pixels become float32 in [0, 1] (divided by 255); integers and floats become float32 or stay."""
+    if values.dtype == torch.uint8:
+        return values.float() / 255.0
+    return values
+
+
+@dataclass(frozen=True)
+class Split:
+    """A data set, parted. `fingerprint` is a hash of the contents; equal contents have equal fingerprints."""
+
+    name: str
+    kind: str  # image | features | text
+    train: Examples
+    validation: Examples
+    test: Examples
+    classes: tuple[str, ...]
+    fingerprint: str
+    domain: tuple[Tensor, Tensor]  # lowest and highest value of the attacked input, broadcast over its shape
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one record's (first) input, without the record axis."""
+        return tuple(next(iter(self.train.inputs.values())).shape[1:])
+
+    def to(self, device: torch.device | str) -> Split:
+        """The split on a device; the base storage is moved once even when the three parts share it."""
+        seen: dict[int, Tensor] = {}
+
+        def moved(part: Examples) -> Examples:
+            inputs = {}
+            for name, base in part.inputs.items():
+                seen.setdefault(id(base), base.to(device))
+                inputs[name] = seen[id(base)]
+            return replace(part, inputs=inputs, targets=part.targets.to(device))
+
+        low, high = self.domain
+        return replace(
+            self,
+            train=moved(self.train),
+            validation=moved(self.validation),
+            test=moved(self.test),
+            domain=(low.to(device), high.to(device)),
+        )
+
+
+@dataclass(frozen=True)
+class ForgetRequest:
+    """Who wants which records forgotten. `ids` are stored with the case and never derived again."""
+
+    ids: Ids
+    selection: str
+    requester: str = ""
+    reason: str = ""
+    time: str = ""
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a piece of learning or unlearning cost.
+
+    seconds: wall clock. samples: records passed forward and backward, repeats counted.
+    gradient_evaluations: optimiser steps or other calls of the gradient of a batch. peak_memory: bytes by which the process
+    (or the GPU) rose above where it stood; 0 where not measured.
+    """
+
+    seconds: float = 0.0
+    samples: int = 0
+    gradient_evaluations: int = 0
+    peak_memory: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.seconds + other.seconds,
+            self.samples + other.samples,
+            self.gradient_evaluations + other.gradient_evaluations,
+            max(self.peak_memory, other.peak_memory),
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Named arrays whose first axis is the unit ("record", "class", …), and the units' ids.
+
+    Entries may be vectors: an array of shape (n, k) holds k values per unit, and `axes` then gives the k values
+    of its second axis (for example `{"epsilon": (0.03, 0.06)}`).
+    """
+
+    unit: str
+    ids: Ids
+    arrays: Mapping[str, Array]
+    axes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, values in self.arrays.items():
+            if len(values) != len(self.ids):
+                raise BadInput(f"scores {name!r}", got=f"{len(values)} rows", expected=f"{len(self.ids)}, one per {self.unit}")
+
+    def __getitem__(self, name: str) -> Array:
+        return self.arrays[name]
+
+    def where(self, mask: Array) -> Scores:
+        return replace(self, ids=self.ids[mask], arrays={name: values[mask] for name, values in self.arrays.items()})
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number with its interval. `replicates` are bootstrap replicates, drawn with the same resampling for equal units,
+    so that the difference of two measures' replicates is a paired bootstrap; they are not written to the record."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+    at: Mapping[str, float] = field(default_factory=dict)
+    replicates: Array | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def key(self) -> tuple[str, tuple[tuple[str, float], ...]]:
+        return self.name, tuple(sorted(self.at.items()))
+
+
+class Finding(StrEnum):
+    """What an audit says of an unlearning method at the settings tried."""
+
+    FORGOTTEN = "forgotten"
+    RESIDUAL = "residual"
+    SUPPRESSED_HEAD = "suppressed-head"
+    OVER_FORGOTTEN = "over-forgotten"
+    NOT_APPLIED = "not-applied"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A finding and the sentences that led to it."""
+
+    unlearner: str
+    settings: Mapping[str, Any]
+    verdict: Finding
+    because: tuple[str, ...]
+    request: int = 0
+    defence: str | None = None

@@ -1,0 +1,65 @@
+"""What an unlearner is: a trained model goes in, another comes out; the one that went in is untouched."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import numpy as np
+from torch import nn
+
+from palimpsest.errors import BadInput
+from palimpsest.learn.base import Trained
+from palimpsest.learn.loop import Meter
+from palimpsest.rng import Rng
+from palimpsest.types import Examples
+
+
+@dataclass(frozen=True)
+class Unlearner(ABC):
+    """Base of all unlearners. `unlearn` owns the contract, `update` holds the method's own step.
+
+    guarantee: "exact" (the distribution of retraining), "certified" (with a stated budget) or "none".
+    needs: name of the learner that must have trained the model; empty for any. aliases: names the papers use.
+    published: where the defaults come from, one line.
+    """
+
+    kind: ClassVar[str] = "unlearners"
+    revision: ClassVar[int] = 1
+    guarantee: ClassVar[Literal["exact", "certified", "none"]] = "none"
+    needs: ClassVar[str] = ""
+    aliases: ClassVar[tuple[str, ...]] = ()
+    about: ClassVar[str] = ""
+
+    def unlearn(self, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng) -> Trained:
+        """A new model, from the records to keep and the records to forget.
+
+        The weights and mode of `trained` stay as they are. Returned: the model in evaluation mode, the ids less the
+        forgotten ones, and what the method cost. Raises BadInput where the forget set is empty, overlaps the retain
+        set, or holds records that the model was not trained on.
+        """
+        if not len(forget) or not len(retain):
+            raise BadInput("unlearning", got=f"{len(forget)} to forget, {len(retain)} to retain", expected="at least one of each")
+        both = np.intersect1d(retain.ids, forget.ids)
+        if len(both):
+            raise BadInput("unlearning", got=f"record {both[0]!r} in both sets", expected="disjoint retain and forget sets")
+        strangers = np.setdiff1d(forget.ids, trained.ids)
+        if len(strangers):
+            got = f"record {strangers[0]!r}, which the model was not trained on"
+            raise BadInput("unlearning", got=got, expected="ids of training records", do="use the ids stored with the case")
+        device = trained.device
+        model = copy.deepcopy(trained.model)
+        for parameter in model.parameters():
+            parameter.requires_grad_(True)
+        meter = Meter()
+        self.update(model, trained, retain.to(device), forget.to(device), rng=rng, meter=meter)
+        model.eval()
+        return replace(trained, model=model, ids=np.setdiff1d(trained.ids, forget.ids), cost=meter.cost)
+
+    @abstractmethod
+    def update(
+        self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
+    ) -> None:
+        """Changes `model` (a copy of `trained.model`, all parameters trainable) in place, counting with `meter`."""

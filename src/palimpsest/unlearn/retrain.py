@@ -1,0 +1,37 @@
+"""Retraining from scratch on the retain set: the reference of everything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from palimpsest.errors import BadInput
+from palimpsest.learn.base import Trained
+from palimpsest.learn.loop import Meter
+from palimpsest.rng import Rng
+from palimpsest.types import Examples
+from palimpsest.unlearn.base import Unlearner
+
+
+@dataclass(frozen=True)
+class Retrain(Unlearner):
+    """The model's own learner and recipe on the retain set, from fresh weights and a fresh seed (Cao & Yang 2015).
+
+    Exact: the result has the distribution of a model that never saw the forgotten records. It does not follow that
+    nothing about them can be inferred from comparing it with the original, nor that it resists UMA instance-wise
+    (UMA paper, Table 2).
+    """
+
+    guarantee = "exact"
+    aliases = ("retraining",)
+    about = "train again without the forgotten records; exact"
+
+    def update(
+        self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
+    ) -> None:
+        if trained.learner is None or trained.recipe is None or trained.factory is None:
+            raise BadInput("retrain", got="weights without a recipe", expected="how they were trained", do="pass --recipe")
+        fresh = trained.learner.fit(trained.task, retain, trained.recipe, trained.factory, rng=rng, device=trained.device)
+        model.load_state_dict(fresh.model.state_dict())
+        meter.count(fresh.cost.samples, fresh.cost.gradient_evaluations)
