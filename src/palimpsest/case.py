@@ -13,7 +13,7 @@ from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
-from palimpsest.types import Examples, ForgetRequest, Split
+from palimpsest.types import Array, Examples, ForgetRequest, Split
 
 TARGETS = ("original", "retrained", "unlearned", "placebo", "bias-matched", "clean", "honest")
 
@@ -68,7 +68,7 @@ class Case:
         """Test and validation records, never trained on, of the classes that the forget set has."""
         return self._held_of(np.unique(self.forget.targets.cpu().numpy()))
 
-    def _held_of(self, classes: np.ndarray[Any, Any]) -> Examples:
+    def _held_of(self, classes: Array) -> Examples:
         test = self.split.test
         return test.take(np.isin(test.targets.cpu().numpy(), classes))
 

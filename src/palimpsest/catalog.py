@@ -97,7 +97,9 @@ def find(kind: str, name: str) -> type:
     if ":" in name:
         value = load(name)
         if not inspect.isclass(value) or getattr(value, "kind", None) != kind:
-            raise BadInput(name, got=value, expected=f"a class of kind {kind!r}", do="derive it from that kind's base class")
+            raise BadInput(
+                name, got=value, expected=f"a class of kind {kind!r}", do="derive it from that kind's base class"
+            )
         return value
     if name not in members(kind):
         raise UnknownName(kind.rstrip("s") if kind != "data" else "data", got=name, known=members(kind))
@@ -149,7 +151,9 @@ def configure(cls: type, settings: Mapping[str, Any], name: str | None = None) -
         if key not in values and entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise BadInput(label, got=f"no {missing[0]}", expected="a value for it", do=f"pass --set {label}.{missing[0]}=…")
+        raise BadInput(
+            label, got=f"no {missing[0]}", expected="a value for it", do=f"pass --set {label}.{missing[0]}=…"
+        )
     return cls(**values)
 
 

@@ -39,7 +39,7 @@ class Rng:
 
         For code that takes no generator: the initialisation of `torch.nn` layers, and dropout.
         """
-        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.key)
             yield

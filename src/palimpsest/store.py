@@ -52,7 +52,9 @@ class Entry:
 
 def digest(value: Any) -> str:
     """SHA-256 of a JSON-ready value in canonical form, as 64 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":"), default=_refuse).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":"), default=_refuse).encode()
+    ).hexdigest()
 
 
 def _refuse(value: object) -> Any:
@@ -80,7 +82,10 @@ def disk_errors(where: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            got, do = "no space left on the disk", "free some space or choose another folder, then run the same command again"
+            got, do = (
+                "no space left on the disk",
+                "free some space or choose another folder, then run the same command again",
+            )
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
             got, do = error.strerror or "a refusal", "choose a folder that you may write to"
         else:
@@ -109,7 +114,9 @@ class Store:
         try:
             found = json.loads(marker.read_text())["format"]
         except (ValueError, KeyError, TypeError):
-            raise StoreError(f"{marker}: got an unreadable file, expected {{'format': {FORMAT}}}; is this a store?") from None
+            raise StoreError(
+                f"{marker}: got an unreadable file, expected {{'format': {FORMAT}}}; is this a store?"
+            ) from None
         if found > FORMAT:
             raise NewerFormat(
                 f"store {self.root}: got format {found}, expected at most {FORMAT}; update palimpsest-ml or pass another --store"
@@ -140,7 +147,9 @@ class Store:
         except (OSError, ValueError) as error:
             raise CorruptArtifact(f"{place}: got {error}, expected a manifest and its tensors") from error
         if manifest.get("sha256") != hashlib.sha256(data).hexdigest():
-            raise CorruptArtifact(f"{place}: got other bytes than the manifest's hash names; the artifact will be made again")
+            raise CorruptArtifact(
+                f"{place}: got other bytes than the manifest's hash names; the artifact will be made again"
+            )
         return Artifact(kind, key, safetensors.torch.load(data), manifest["info"])
 
     def put(
@@ -245,7 +254,9 @@ class Store:
         """The ids in an id set. A missing set counts as unknown: a damaged store must not hide a record."""
         path = self.root / "ids" / f"{key}.json"
         if not path.exists():
-            raise StoreError(f"{path}: got no file, expected the ids that an artifact holds; delete the store and run again")
+            raise StoreError(
+                f"{path}: got no file, expected the ids that an artifact holds; delete the store and run again"
+            )
         ids: list[str] = json.loads(path.read_text())
         return ids
 

@@ -87,7 +87,13 @@ class Classification(Task):
 
     def identity(self) -> dict[str, Any]:
         """JSON-ready, for artifact keys."""
-        return {"task": "classification", "classes": self.classes, "shape": list(self.shape), "mean": self.mean, "std": self.std}
+        return {
+            "task": "classification",
+            "classes": self.classes,
+            "shape": list(self.shape),
+            "mean": self.mean,
+            "std": self.std,
+        }
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         if len(batch.inputs) == 1:

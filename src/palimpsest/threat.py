@@ -22,7 +22,13 @@ from palimpsest.learn.base import Trained
 from palimpsest.task import Classification
 from palimpsest.types import Batch
 
-ROLES = {"R1": "data contributor", "R2": "requesting user", "R3": "accessible user", "provider": "provider", "auditor": "auditor"}
+ROLES = {
+    "R1": "data contributor",
+    "R2": "requesting user",
+    "R3": "accessible user",
+    "provider": "provider",
+    "auditor": "auditor",
+}
 GOALS = {"G1": "untargeted", "G2": "targeted", "G3": "privacy leakage", "G4": "others"}
 KNOWLEDGE = {"K1": "white-box", "K2": "grey-box", "K3": "black-box"}
 PHASES = {"P1": "training", "P2": "unlearning", "P3": "post-unlearning"}
@@ -57,7 +63,12 @@ class ThreatModel:
     knows: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for values, known in ((self.roles, ROLES), (self.goals, GOALS), ((self.knowledge,), KNOWLEDGE), (self.phases, PHASES)):
+        for values, known in (
+            (self.roles, ROLES),
+            (self.goals, GOALS),
+            ((self.knowledge,), KNOWLEDGE),
+            (self.phases, PHASES),
+        ):
             for value in values:
                 if value not in known:
                     raise ContractError(f"threat model: got code {value!r}, expected one of {', '.join(known)}")
@@ -91,7 +102,9 @@ class LabelsView:
         return self._answer(batch).argmax(1)
 
     def posterior(self, batch: Batch) -> Tensor:
-        raise BeyondView("posterior: got a view of labels, expected a threat model that sees posteriors; declare `sees`")
+        raise BeyondView(
+            "posterior: got a view of labels, expected a threat model that sees posteriors; declare `sees`"
+        )
 
     def weights(self) -> nn.Module:
         raise BeyondView("weights: got a black box, expected a threat model that sees weights; declare `sees`")
@@ -148,7 +161,9 @@ class View:
 
     def _model(self, when: str) -> Any:
         if when not in self._models:
-            raise BeyondView(f"model {when} unlearning: got a view of {self.threat.models}, expected one that declares it")
+            raise BeyondView(
+                f"model {when} unlearning: got a view of {self.threat.models}, expected one that declares it"
+            )
         return self._models[when]
 
     @property
@@ -165,7 +180,9 @@ class View:
         """Declared knowledge; raises BeyondView for anything else."""
         if name not in self._known:
             declared = ", ".join(self.threat.knows) or "nothing"
-            raise BeyondView(f"knowledge {name!r}: got a threat model that declares {declared}, expected it to declare this too")
+            raise BeyondView(
+                f"knowledge {name!r}: got a threat model that declares {declared}, expected it to declare this too"
+            )
         return self._known[name]
 
     @property

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from palimpsest.errors import BadInput
 
-Ids = npt.NDArray[np.str_]
-"""Stable names of records, shape (n,). Never positions: a subset keeps the names it was given."""
+Ids = npt.NDArray[Any]
+"""Text array: stable names of records, shape (n,). Never positions: a subset keeps the names it was given."""
 
 Array = npt.NDArray[Any]
 
@@ -62,7 +62,9 @@ class Examples:
     ) -> Examples:
         names = np.asarray(list(ids), dtype=np.str_)
         if len(set(names.tolist())) != len(names):
-            raise BadInput("record ids", got="the same id twice", expected="one id per record", do="make the ids unique")
+            raise BadInput(
+                "record ids", got="the same id twice", expected="one id per record", do="make the ids unique"
+            )
         held = None if owners is None else np.asarray(list(owners), dtype=np.str_)
         return Examples(inputs, targets.long(), names, torch.arange(len(names)), held, context or {})
 
@@ -213,7 +215,9 @@ class Scores:
     def __post_init__(self) -> None:
         for name, values in self.arrays.items():
             if len(values) != len(self.ids):
-                raise BadInput(f"scores {name!r}", got=f"{len(values)} rows", expected=f"{len(self.ids)}, one per {self.unit}")
+                raise BadInput(
+                    f"scores {name!r}", got=f"{len(values)} rows", expected=f"{len(self.ids)}, one per {self.unit}"
+                )
 
     def __getitem__(self, name: str) -> Array:
         return self.arrays[name]

@@ -28,15 +28,23 @@ class Dataset(ABC):
     revision: ClassVar[int] = 1
     about: ClassVar[str] = ""
 
-    limit: int | None = setting(None, "at most this many training records, and as many test records; none: all", source="ours")
-    validation: float = setting(0.1, "share of the training records kept apart for validation, in (0, 1)", source="ours")
-    test: float = setting(0.25, "share of the records used as test set where the source brings none, in (0, 1)", source="ours")
+    limit: int | None = setting(
+        None, "at most this many training records, and as many test records; none: all", source="ours"
+    )
+    validation: float = setting(
+        0.1, "share of the training records kept apart for validation, in (0, 1)", source="ours"
+    )
+    test: float = setting(
+        0.25, "share of the records used as test set where the source brings none, in (0, 1)", source="ours"
+    )
 
     @abstractmethod
     def load(self) -> Split:
         """Reads the records. Raises BadInput for a missing file or column, non-finite values, or fewer than two classes."""
 
-    def part(self, name: str, kind: str, records: Examples, classes: tuple[str, ...], test: Examples | None = None) -> Split:
+    def part(
+        self, name: str, kind: str, records: Examples, classes: tuple[str, ...], test: Examples | None = None
+    ) -> Split:
         """Parts records into train, validation and test, applies the limit, checks and fingerprints."""
         for field, share in (("validation", self.validation), ("test", self.test)):
             if not 0 < share < 1:
@@ -56,7 +64,12 @@ class Dataset(ABC):
             check(f"{name}: {part_name}", part)
         present = np.unique(train.targets.numpy())
         if len(present) < 2:
-            raise BadInput(name, got=f"{len(present)} class in the training records", expected="at least 2", do="check the label column")
+            raise BadInput(
+                name,
+                got=f"{len(present)} class in the training records",
+                expected="at least 2",
+                do="check the label column",
+            )
         low, high = (torch.zeros(()), torch.ones(())) if kind == "image" else bounds(train, held, test)
         return Split(name, kind, train, held, test, classes, fingerprint(train, held, test), (low, high))
 

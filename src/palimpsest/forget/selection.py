@@ -26,9 +26,13 @@ def select(text: str, records: Examples, classes: tuple[str, ...], *, rng: Rng) 
         raise BadInput(f"--forget {text}", got="no record", expected="at least one training record")
     left = records.without(ids.tolist())
     if not len(left):
-        raise BadInput(f"--forget {text}", got="every training record", expected="some left to retain", do="forget fewer")
-    if len(left.targets.unique()) < 2:
-        raise BadInput(f"--forget {text}", got="retain records of one class", expected="two classes or more", do="forget fewer")
+        raise BadInput(
+            f"--forget {text}", got="every training record", expected="some left to retain", do="forget fewer"
+        )
+    if len(np.unique(left.targets.cpu().numpy())) < 2:
+        raise BadInput(
+            f"--forget {text}", got="retain records of one class", expected="two classes or more", do="forget fewer"
+        )
     return ForgetRequest(ids, text)
 
 
@@ -42,7 +46,8 @@ def _by_class(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) 
         else:
             raise UnknownName("--forget class", got=name, known=[*classes, *(str(i) for i in range(len(classes)))])
     mask = np.isin(records.targets.cpu().numpy(), chosen)
-    return records.ids[mask]
+    owned: Ids = records.ids[mask]
+    return owned
 
 
 def _at_random(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) -> Ids:
@@ -50,11 +55,14 @@ def _at_random(what: str, records: Examples, classes: tuple[str, ...], rng: Rng)
         number = float(what)
     except ValueError:
         number = -1.0
-    count = round(number * len(records)) if "." in what and 0 < number < 1 else int(number) if number == int(number) else -1
+    count = (
+        round(number * len(records)) if "." in what and 0 < number < 1 else int(number) if number == int(number) else -1
+    )
     if not 0 < count <= len(records):
         expected = f"a share between 0 and 1, or a count from 1 to {len(records)}"
         raise BadInput("--forget random", got=what, expected=expected)
-    return np.sort(rng.child("forget").numpy().choice(records.ids, count, replace=False))
+    drawn: Ids = np.sort(rng.child("forget").numpy().choice(records.ids, count, replace=False))
+    return drawn
 
 
 def _by_ids(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) -> Ids:
@@ -62,16 +70,25 @@ def _by_ids(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) ->
     missing = sorted(set(wanted) - set(records.ids.tolist()))
     if missing:
         got = f"{len(missing)} ids that are not among the training records, {missing[0]!r} first"
-        raise BadInput(f"--forget ids={what}", got=got, expected=f"ids such as {records.ids[0]!r}", do="remove them from the file")
+        raise BadInput(
+            f"--forget ids={what}", got=got, expected=f"ids such as {records.ids[0]!r}", do="remove them from the file"
+        )
     return np.asarray(sorted(set(wanted)), dtype=np.str_)
 
 
 def _by_owner(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) -> Ids:
     if records.owners is None:
-        raise BadInput("--forget owner", got="data without owners", expected="an owner column", do="name it: --set table.owner=COLUMN")
+        raise BadInput(
+            "--forget owner",
+            got="data without owners",
+            expected="an owner column",
+            do="name it: --set table.owner=COLUMN",
+        )
     if what not in records.owners:
         raise UnknownName("--forget owner", got=what, known=np.unique(records.owners).tolist()[:20])
-    return records.ids[records.owners == what]
+    mask = np.asarray(records.owners == what)
+    owned: Ids = records.ids[mask]
+    return owned
 
 
 _SELECTORS = {"class": _by_class, "random": _at_random, "ids": _by_ids, "owner": _by_owner}
@@ -82,5 +99,7 @@ def read_ids(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(str(path), got=getattr(error, "strerror", None) or error, expected="a text file with one record id per line") from None
+        raise BadInput(
+            str(path), got=getattr(error, "strerror", None) or error, expected="a text file with one record id per line"
+        ) from None
     return [line.strip() for line in lines if line.strip()]

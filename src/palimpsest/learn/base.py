@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -50,7 +51,9 @@ class Trained:
         """State dict of the weights that training started from; raises BadInput where they were not kept."""
         state = {name[8:]: value for name, value in self.kept.items() if name.startswith("initial/")}
         if not state:
-            raise BadInput("initial weights", got="none kept", expected="a model that a learner of this package trained")
+            raise BadInput(
+                "initial weights", got="none kept", expected="a model that a learner of this package trained"
+            )
         return state
 
 
@@ -64,7 +67,14 @@ class Learner(ABC):
 
     @abstractmethod
     def learn(
-        self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
+        self,
+        model: nn.Module,
+        task: Classification,
+        examples: Examples,
+        recipe: Recipe,
+        *,
+        rng: Rng,
+        meter: Meter,
         checkpoint: Checkpoint | None,
     ) -> None:
         """Trains the fresh `model` in place on all of `examples`."""  # fmt: skip
@@ -74,15 +84,23 @@ class Learner(ABC):
         return factory.build(task, rng)
 
     def fit(
-        self, task: Classification, examples: Examples, recipe: Recipe, factory: Model, *, rng: Rng,
-        checkpoint: Checkpoint | None = None, device: torch.device | str = "cpu",
+        self,
+        task: Classification,
+        examples: Examples,
+        recipe: Recipe,
+        factory: Model,
+        *,
+        rng: Rng,
+        checkpoint: Checkpoint | None = None,
+        device: torch.device | str = "cpu",
     ) -> Trained:
         """A model trained on these records. The same stream, threads and device give the same weights.
 
         Raises BadInput for no records, or fewer than two classes.
         """  # fmt: skip
-        if len(examples) < 2 or len(examples.targets.unique()) < 2:
-            got = f"{len(examples)} records in {len(examples.targets.unique())} classes"
+        present = np.unique(examples.targets.cpu().numpy())
+        if len(present) < 2:
+            got = f"{len(examples)} records in {len(present)} classes"
             raise BadInput("training records", got=got, expected="two records or more in two classes or more")
         model = self.start(factory, task, rng).to(device)
         kept = {f"initial/{name}": value.detach().cpu().clone() for name, value in model.state_dict().items()}

@@ -60,7 +60,7 @@ def shuffled(examples: Examples, size: int, rng: Rng, *, name: str = "") -> Iter
     The last batch may be smaller; a last batch of one record joins the one before (batch norm needs two).
     """
     order = torch.randperm(len(examples), generator=rng.torch())
-    parts = list(order.split(size))
+    parts = list(torch.split(order, size))
     if len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     for part in track(parts, name, total=len(order), weight=size):
@@ -102,11 +102,15 @@ def train(
         stream = rng.child("epoch", epoch)
         crops = stream.child("augment").torch(device)
         with stream.child("dropout").ambient():
-            for index, batch in enumerate(shuffled(examples, recipe.batch_size, stream, name=f"{name} {epoch + 1}/{recipe.epochs}")):
+            for index, batch in enumerate(
+                shuffled(examples, recipe.batch_size, stream, name=f"{name} {epoch + 1}/{recipe.epochs}")
+            ):
                 for group in opt.param_groups:
                     group["lr"] = rate(recipe, epoch * per_epoch + index, total)
                 if recipe.augment != "none":
-                    batch = Batch({key: augment(x, recipe.augment, crops) for key, x in batch.inputs.items()}, batch.targets)
+                    batch = Batch(
+                        {key: augment(x, recipe.augment, crops) for key, x in batch.inputs.items()}, batch.targets
+                    )
                 with precision(model, recipe):
                     loss = task.loss(model, batch, label_smoothing=recipe.label_smoothing)
                 meter.step(loss, opt, len(batch))
@@ -122,9 +126,16 @@ def _save(
 ) -> None:
     tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
     for index, state in opt.state_dict()["state"].items():
-        tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items() if value is not None}
+        tensors |= {
+            f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items() if value is not None
+        }
     spent = meter.cost
-    info = {"epoch": epoch, "seconds": spent.seconds, "samples": spent.samples, "evaluations": spent.gradient_evaluations}
+    info = {
+        "epoch": epoch,
+        "seconds": spent.seconds,
+        "samples": spent.samples,
+        "evaluations": spent.gradient_evaluations,
+    }
     checkpoint.store.put("checkpoint", checkpoint.spec, tensors, info, examples.ids.tolist())
 
 

@@ -19,7 +19,9 @@ class Recipe:
 
     revision: ClassVar[int] = 1
 
-    epochs: int = setting(15, "passes over the training records", source="quick runs; 182 in SalUn's code, 100 in the poisoning paper")
+    epochs: int = setting(
+        15, "passes over the training records", source="quick runs; 182 in SalUn's code, 100 in the poisoning paper"
+    )
     batch_size: int = setting(128, "records a step", source="inversion paper")
     optimizer: Literal["sgd", "adamw"] = setting("sgd", "sgd or adamw", source="the papers")
     lr: float = setting(0.1, "highest learning rate", source="inversion paper: SGD 0.1")
@@ -29,9 +31,13 @@ class Recipe:
         "one_cycle", "constant; cosine to 0; linear up (first 20 %) and down; or ×0.1 at 1/2 and 3/4", source="ours"
     )
     label_smoothing: float = setting(0.0, "share of the target spread over all classes", source="ours")
-    augment: Literal["none", "crop", "flip", "crop+flip"] = setting("none", "random crop (padding 1/8) and mirror", source="ours")
+    augment: Literal["none", "crop", "flip", "crop+flip"] = setting(
+        "none", "random crop (padding 1/8) and mirror", source="ours"
+    )
     autocast: bool = setting(True, "bfloat16 where the device is a GPU", source="ours")
-    channels_last: bool = setting(True, "memory layout for convolutions; the results are the same up to rounding", source="ours")
+    channels_last: bool = setting(
+        True, "memory layout for convolutions; the results are the same up to rounding", source="ours"
+    )
 
     def __post_init__(self) -> None:
         for name, least in (("epochs", 0), ("batch_size", 1)):
@@ -44,7 +50,9 @@ class Recipe:
 def optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
     if recipe.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr=recipe.lr, betas=(recipe.momentum, 0.999), weight_decay=recipe.weight_decay)
+        return torch.optim.AdamW(
+            parameters, lr=recipe.lr, betas=(recipe.momentum, 0.999), weight_decay=recipe.weight_decay
+        )
     return torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
 

@@ -81,7 +81,9 @@ def difference(name: str, subjects: Sequence[Measure], controls: Sequence[Measur
     With one seed the interval covers the records only.
     """
     if not subjects or len(subjects) != len(controls):
-        raise BadInput(name, got=f"{len(subjects)} subjects and {len(controls)} controls", expected="one control per subject")
+        raise BadInput(
+            name, got=f"{len(subjects)} subjects and {len(controls)} controls", expected="one control per subject"
+        )
     deltas = np.array([_replicates(s) - _replicates(c) for s, c in zip(subjects, controls, strict=True)])
     seeds, replicates = deltas.shape
     rng = np.random.default_rng(seeds)

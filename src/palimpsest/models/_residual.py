@@ -20,7 +20,11 @@ class Block(nn.Module):
         after = channels * (4 if bottleneck else 1)
         if bottleneck:
             self.body = nn.Sequential(
-                conv_bn(before, channels, 1), nn.ReLU(), conv_bn(channels, channels, 3, stride), nn.ReLU(), conv_bn(channels, after, 1)
+                conv_bn(before, channels, 1),
+                nn.ReLU(),
+                conv_bn(channels, channels, 3, stride),
+                nn.ReLU(),
+                conv_bn(channels, after, 1),
             )
         else:
             self.body = nn.Sequential(conv_bn(before, channels, 3, stride), nn.ReLU(), conv_bn(channels, after, 3))
@@ -36,7 +40,9 @@ class Block(nn.Module):
 class ResNet(nn.Module):
     """Stem, four stages of residual blocks, global average pooling, linear head."""
 
-    def __init__(self, inputs: int, classes: int, width: int, depths: tuple[int, int, int, int], bottleneck: bool) -> None:
+    def __init__(
+        self, inputs: int, classes: int, width: int, depths: tuple[int, int, int, int], bottleneck: bool
+    ) -> None:
         super().__init__()
         self.stem = nn.Sequential(conv_bn(inputs, width, 3), nn.ReLU())
         before, stages = width, []

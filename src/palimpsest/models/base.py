@@ -80,7 +80,9 @@ class UserModel(Model):
     def network(self, task: Classification) -> nn.Module:
         factory: Callable[..., Any] = load(self.target)
         if not callable(factory):
-            raise BadInput(self.target, got=type(factory).__name__, expected="a function or class that returns a torch.nn.Module")
+            raise BadInput(
+                self.target, got=type(factory).__name__, expected="a function or class that returns a torch.nn.Module"
+            )
         offered = {"shape": task.shape, "classes": task.classes}
         takes = inspect.signature(factory).parameters
         module = factory(**{name: value for name, value in offered.items() if name in takes})
@@ -99,7 +101,9 @@ class UserModel(Model):
         module.train(was)
         if tuple(logits.shape) != (2, task.classes):
             got = f"logits of shape {tuple(logits.shape)} for two records"
-            raise BadInput(self.target, got=got, expected=f"(2, {task.classes})", do="fit the last layer to the classes")
+            raise BadInput(
+                self.target, got=got, expected=f"(2, {task.classes})", do="fit the last layer to the classes"
+            )
         return module
 
     def identity_extra(self) -> dict[str, Any]:

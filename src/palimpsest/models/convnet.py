@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from torch import nn
@@ -25,7 +26,7 @@ class ConvNet(Model):
 
     def network(self, task: Classification) -> nn.Module:
         channels = [task.shape[0], *(self.width * factor for factor in (1, 2, 2, 4, 4, 4, 4))]
-        layers: list[nn.Module] = [convolution(a, b) for a, b in zip(channels, channels[1:], strict=False)]
+        layers: list[nn.Module] = [convolution(a, b) for a, b in itertools.pairwise(channels)]
         layers.insert(5, nn.MaxPool2d(2))
         return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(channels[-1], task.classes))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from math import prod
 
@@ -23,7 +24,5 @@ class Mlp(Model):
 
     def network(self, task: Classification) -> nn.Module:
         sizes = [prod(task.shape), *([self.width] * (self.layers - 1))]
-        hidden = [
-            nn.Sequential(nn.Linear(before, after), nn.ReLU()) for before, after in zip(sizes, sizes[1:], strict=False)
-        ]
+        hidden = [nn.Sequential(nn.Linear(before, after), nn.ReLU()) for before, after in itertools.pairwise(sizes)]
         return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(self.width, task.classes))

@@ -41,14 +41,20 @@ class Unlearner(ABC):
         set, or holds records that the model was not trained on.
         """
         if not len(forget) or not len(retain):
-            raise BadInput("unlearning", got=f"{len(forget)} to forget, {len(retain)} to retain", expected="at least one of each")
+            raise BadInput(
+                "unlearning", got=f"{len(forget)} to forget, {len(retain)} to retain", expected="at least one of each"
+            )
         both = np.intersect1d(retain.ids, forget.ids)
         if len(both):
-            raise BadInput("unlearning", got=f"record {both[0]!r} in both sets", expected="disjoint retain and forget sets")
+            raise BadInput(
+                "unlearning", got=f"record {both[0]!r} in both sets", expected="disjoint retain and forget sets"
+            )
         strangers = np.setdiff1d(forget.ids, trained.ids)
         if len(strangers):
             got = f"record {strangers[0]!r}, which the model was not trained on"
-            raise BadInput("unlearning", got=got, expected="ids of training records", do="use the ids stored with the case")
+            raise BadInput(
+                "unlearning", got=got, expected="ids of training records", do="use the ids stored with the case"
+            )
         device = trained.device
         model = copy.deepcopy(trained.model)
         for parameter in model.parameters():

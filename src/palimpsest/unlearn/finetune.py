@@ -17,7 +17,7 @@ from palimpsest.unlearn.base import Unlearner
 
 @dataclass(frozen=True)
 class Finetune(Unlearner):
-    """θ ← θ − η∇CE(D_r), `epochs` passes over the retain set (Warnecke et al. 2021; FT in the UMA paper, GD in the poisoning paper).
+    """θ ← θ − η∇CE(D_r), `epochs` passes (FT in the UMA paper, after Warnecke et al. 2021; GD in the poisoning paper).
 
     Guarantees nothing: the forget set is never looked at.
     """
@@ -25,7 +25,9 @@ class Finetune(Unlearner):
     aliases = ("FT", "GD")
     about = "train on, on the retain set only"
 
-    lr: float = setting(0.01, "learning rate", source="public code, class-wise; 0.04 for random records", search=(1e-3, 0.3))
+    lr: float = setting(
+        0.01, "learning rate", source="public code, class-wise; 0.04 for random records", search=(1e-3, 0.3)
+    )
     epochs: int = setting(10, "passes over the retain set", source="public code")
     batch_size: int = setting(256, "records a step", source="public code")
     momentum: float = setting(0.9, "SGD momentum", source="public code")

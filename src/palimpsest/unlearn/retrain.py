@@ -31,7 +31,11 @@ class Retrain(Unlearner):
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
     ) -> None:
         if trained.learner is None or trained.recipe is None or trained.factory is None:
-            raise BadInput("retrain", got="weights without a recipe", expected="how they were trained", do="pass --recipe")
-        fresh = trained.learner.fit(trained.task, retain, trained.recipe, trained.factory, rng=rng, device=trained.device)
+            raise BadInput(
+                "retrain", got="weights without a recipe", expected="how they were trained", do="pass --recipe"
+            )
+        fresh = trained.learner.fit(
+            trained.task, retain, trained.recipe, trained.factory, rng=rng, device=trained.device
+        )
         model.load_state_dict(fresh.model.state_dict())
         meter.count(fresh.cost.samples, fresh.cost.gradient_evaluations)
