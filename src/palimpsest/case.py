@@ -51,8 +51,9 @@ class Case:
 
     @cached_property
     def forget(self) -> Examples:
-        """All records forgotten so far."""
-        return self.split.train.only(self.forgotten)
+        """All records forgotten so far; in a placebo's case, records that no model was trained on."""
+        placebo: Examples | None = self.extra.get("forget")
+        return self.split.train.only(self.forgotten) if placebo is None else placebo
 
     @cached_property
     def retain(self) -> Examples:

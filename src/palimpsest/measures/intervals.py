@@ -24,13 +24,28 @@ def resamples(n: int, stream: str = "") -> Array:
     return drawn
 
 
+def resampled_means(values: Array, stream: str = "", blocks: int = 2000) -> Array:
+    """Means of bootstrap resamples, shape (REPLICATES,). Above twice `blocks` units, random blocks of units are resampled in
+    their place: the mean of independent units has the same spread, and memory stays bounded."""
+    n = len(values)
+    if n <= 2 * blocks:
+        drawn: Array = values[resamples(n, stream)].mean(1)
+        return drawn
+    cuts = np.linspace(0, n, blocks, endpoint=False).astype(int)
+    shuffled = values[np.random.default_rng(n).permutation(n)]
+    sums, sizes = np.add.reduceat(shuffled, cuts), np.diff(np.append(cuts, n))
+    picked = resamples(blocks, stream)
+    blocked: Array = sums[picked].sum(1) / sizes[picked].sum(1)
+    return blocked
+
+
 def share(name: str, hits: Array, *, at: Mapping[str, float] | None = None, stream: str = "") -> Measure:
     """The share of units that are hits (Boolean or 0/1), with the exact binomial (Clopper–Pearson) interval."""
     values = np.asarray(hits, dtype=float)
     n = _some(name, values)
     k = int(values.sum())
     low, high = binomial(k, n)
-    return Measure(name, k / n, low, high, n, dict(at or {}), values[resamples(n, stream)].mean(1))
+    return Measure(name, k / n, low, high, n, dict(at or {}), resampled_means(values, stream))
 
 
 def binomial(hits: int, n: int, level: float = LEVEL) -> tuple[float, float]:
@@ -45,7 +60,7 @@ def mean(name: str, values: Array, *, at: Mapping[str, float] | None = None, str
     """The mean over units with its percentile bootstrap interval."""
     values = np.asarray(values, dtype=float)
     n = _some(name, values)
-    replicates = values[resamples(n, stream)].mean(1)
+    replicates = resampled_means(values, stream)
     low, high = percentile(replicates)
     return Measure(name, float(values.mean()), low, high, n, dict(at or {}), replicates)
 

@@ -17,7 +17,8 @@ class Verifier(ABC):
     kind: ClassVar[str] = "verifiers"
     revision: ClassVar[int] = 1
     about: ClassVar[str] = ""
-    needs_control: ClassVar[bool] = False
+    needs_control: ClassVar[bool] = False  # compares with retrained models
+    bias_matched: ClassVar[bool] = False  # whether it is also taken on the bias-matched control
 
     @abstractmethod
     def verify(self, case: Case) -> Scores:

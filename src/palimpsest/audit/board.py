@@ -1,0 +1,140 @@
+"""The audit's cells as they come in, and the measures by what they were taken on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from palimpsest.record import Cell, MeasureRow
+from palimpsest.types import Cost, Measure, Scores
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a cell is about. `by` is the attack's or the verifier's name; label is the method, empty for shared controls."""
+
+    by: str
+    target: str
+    seed: int
+    label: str = ""
+    request: int = 0
+    replica: int = 0
+
+
+@dataclass
+class Board:
+    """Cells in the order in which they were made, their scores and measures."""
+
+    cells: list[Cell] = field(default_factory=list)
+    scores: dict[str, Scores] = field(default_factory=dict)
+    measures: dict[Place, dict[Any, Measure]] = field(default_factory=dict)
+
+    def add(
+        self,
+        place: Place,
+        *,
+        attack: bool,
+        settings: Mapping[str, Any],
+        by_settings: Mapping[str, Any],
+        learner: str,
+        seconds: float,
+        cost: Cost,
+        key: str,
+        scores: Scores,
+        measures: Sequence[Measure],
+    ) -> None:
+        """A cell that completed."""
+        self.scores[key] = scores
+        self.measures[place] = {measure.key: measure for measure in measures}
+        self.cells.append(
+            Cell(
+                **self._head(place, attack, settings, by_settings, learner),
+                seconds=seconds,
+                cost=vars(cost),
+                scores=key,
+                measures=[MeasureRow.of(measure) for measure in measures],
+            )
+        )
+
+    def fail(
+        self,
+        place: Place,
+        reason: str,
+        *,
+        attack: bool,
+        settings: Mapping[str, Any],
+        by_settings: Mapping[str, Any],
+        learner: str,
+        skipped: bool = False,
+    ) -> None:
+        """A cell that failed or was skipped: it stays in the record with its reason, and without measures."""
+        head = self._head(place, attack, settings, by_settings, learner)
+        self.cells.append(Cell(**head, status="skipped" if skipped else "failed", reason=reason))
+
+    @staticmethod
+    def _head(
+        place: Place, attack: bool, settings: Mapping[str, Any], by_settings: Mapping[str, Any], learner: str
+    ) -> dict[str, Any]:
+        return {
+            "unlearner": place.label,
+            "settings": dict(settings),
+            "learner": learner,
+            "request": place.request,
+            "attack": place.by if attack else None,
+            "verifier": None if attack else place.by,
+            "attack_settings": dict(by_settings),
+            "seed": place.seed,
+            "target": place.target,
+            "replica": place.replica,
+        }
+
+    def keys(self, by: str) -> list[Any]:
+        """All measures (name and parameter) that this attack or verifier gave, in order."""
+        found: dict[Any, None] = {}
+        for place, measures in self.measures.items():
+            if place.by == by:
+                found.update(dict.fromkeys(measures))
+        return list(found)
+
+    def series(
+        self, by: str, key: Any, target: str, seeds: Sequence[int], label: str = "", request: int = 0
+    ) -> list[Measure] | None:
+        """One measure per seed, replicas of a control averaged; None where a seed has none."""
+        found = []
+        for seed in seeds:
+            replicas = [
+                self.measures[place][key]
+                for replica in range(64)
+                if (place := Place(by, target, seed, label, request, replica)) in self.measures
+                and key in self.measures[place]
+            ]
+            if not replicas:
+                return None
+            found.append(pooled(replicas))
+        return found
+
+    def replicas(self, by: str, key: Any, target: str, seeds: Sequence[int], request: int = 0) -> list[list[Measure]]:
+        """All replicas of a shared control, per seed."""
+        return [
+            [
+                measures[key]
+                for place, measures in self.measures.items()
+                if (place.by, place.target, place.seed, place.label, place.request) == (by, target, seed, "", request)
+                and key in measures
+            ]
+            for seed in seeds
+        ]
+
+
+def pooled(measures: Sequence[Measure]) -> Measure:
+    """The mean of the same measure on several controls of one seed."""
+    if len(measures) == 1:
+        return measures[0]
+    first = measures[0]
+    value = float(np.mean([measure.value for measure in measures]))
+    replicates = np.mean([measure.replicates for measure in measures if measure.replicates is not None], axis=0)
+    low, high = (float(np.mean([getattr(measure, end) for measure in measures])) for end in ("low", "high"))
+    return Measure(first.name, value, low, high, sum(measure.n for measure in measures), first.at, replicates)

@@ -1,0 +1,196 @@
+"""The audit audits itself: named warnings, and the faults that make every verdict inconclusive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from palimpsest.audit.board import Board, Place
+from palimpsest.audit.judge import described
+from palimpsest.record import VerdictRow, Warning
+from palimpsest.types import Finding, Ids, Measure, Split
+
+MEANINGS: Mapping[str, tuple[str, str]] = {
+    "control-out-of-range": (
+        "a retrained control knows forgotten records that it should never have seen",
+        "The negative control is contaminated or mislabelled, so nothing can be read against it: every verdict is inconclusive.",
+    ),
+    "base-accuracy-near-chance": (
+        "the original model's test accuracy is close to guessing",
+        "A model that learnt little has little to forget. Train it better before reading anything into this audit.",
+    ),
+    "failed-cell": (
+        "a method, an attack or a verifier failed",
+        "Its row is in the record with its reason and without numbers. Verdicts that need it are inconclusive.",
+    ),
+    "over-forgotten": (
+        "a method lost more than retraining does",
+        "Test accuracy collapsed, or the forgotten records are known less than never-seen ones: that too gives them away.",
+    ),
+    "not-applied": (
+        "a method left the forget accuracy where it was",
+        "At these settings it did not forget; this is no evidence about what the method can do. Tune it first.",
+    ),
+    "not-decisive": (
+        "an attack cannot tell the original from a retrained model",
+        "Its control is at its ceiling (or its original at the floor), so its numbers say nothing about any method here.",
+    ),
+    "attack-weaker-than-its-own-larger-epsilon": (
+        "an attack succeeds less often with a larger budget",
+        "A larger budget contains the smaller one, so the search failed: raise steps or restarts, or suspect masked gradients.",
+    ),
+    "black-box-beats-white-box": (
+        "an attack that sees less does better on the same measure",
+        "The stronger view should never lose: the white-box attack is mis-set, or its gradients are masked.",
+    ),
+    "few-records": (
+        "fewer than 30 records were forgotten",
+        "Intervals are wide and shares are coarse. Forget more records, or use more seeds.",
+    ),
+    "single-seed": (
+        "only one seed was run",
+        "The intervals cover the records, not the luck of training. Use three seeds or more before publishing.",
+    ),
+    "weaker-control": (
+        "no retrained control was given",
+        "Records never trained on stand in for it. They catch memory of single records, not of a forgotten class.",
+    ),
+}
+"""Name → (raised if, what it means)."""
+
+
+def warn(name: str, message: str) -> Warning:
+    about, meaning = MEANINGS[name]
+    return Warning(name=name, about=about, message=message, meaning=meaning)
+
+
+def broken_controls(
+    board: Board,
+    seeds: Sequence[int],
+    request: int,
+    trained_ids: Sequence[Ids],
+    forgotten: set[str],
+    class_wise: bool,
+    classes: int,
+) -> list[str]:
+    """Reasons why the retrained controls cannot be trusted."""
+    reasons = []
+    for ids in trained_ids:
+        seen = forgotten.intersection(ids.tolist())
+        if seen:
+            reasons.append(f"a retrained control was trained on {len(seen)} of the {len(forgotten)} records to forget")
+            break
+    chance = 1.0 / classes
+    for seed in seeds:
+        controls = board.replicas("accuracy", ("forget_accuracy", ()), "retrained", [seed], request)[0]
+        held = board.series("accuracy", ("heldout_accuracy", ()), "retrained", [seed], "", request)
+        for control in controls:
+            if class_wise and control.low > chance:
+                reasons.append(
+                    f"seed {seed}: a control that never saw the class names {control.value:.1%} of it (chance {chance:.1%})"
+                )
+            elif not class_wise and held and _beyond(control, held[0]):
+                told = f"{control.value:.1%} of the forgotten records but {held[0].value:.1%} of unseen ones"
+                reasons.append(f"seed {seed}: a control knows {told}")
+    return list(dict.fromkeys(reasons))
+
+
+def _beyond(control: Measure, unseen: Measure) -> bool:
+    """Whether the control does better on forgotten than on unseen records by more than sampling explains.
+
+    Both are unseen for an honest control; five standard errors leave room for many seeds and for shifted test sets."""
+    if control.replicates is None or unseen.replicates is None:
+        return False
+    spread = float(np.hypot(control.replicates.std(), unseen.replicates.std()))
+    return control.value - unseen.value > max(0.05, 5 * spread)
+
+
+def self_checks(
+    board: Board,
+    split: Split,
+    seeds: Sequence[int],
+    request_sizes: Sequence[int],
+    broken: Sequence[str],
+    sees: Mapping[str, str],
+) -> list[Warning]:
+    """Warnings about the audit as a whole. sees: attack's name → what its threat model sees."""
+    found = [warn("control-out-of-range", reason) for reason in broken]
+    chance = max(np.bincount(split.test.targets.cpu().numpy())) / len(split.test)
+    for seed in seeds:
+        base = board.series("accuracy", ("test_accuracy", ()), "original", [seed])
+        if base and base[0].low < chance + 0.05:
+            found.append(
+                warn(
+                    "base-accuracy-near-chance",
+                    f"seed {seed}: test accuracy {base[0].value:.1%}, guessing gives {chance:.1%}",
+                )
+            )
+    for cell in board.cells:
+        if cell.status == "failed":
+            what = cell.attack or cell.verifier
+            found.append(
+                warn("failed-cell", f"{cell.unlearner or cell.target}, seed {cell.seed}, {what}: {cell.reason}")
+            )
+    if len(seeds) == 1:
+        found.append(warn("single-seed", f"seed {seeds[0]}"))
+    if min(request_sizes) < 30:
+        found.append(warn("few-records", f"{min(request_sizes)} records"))
+    return found + weaker_than_larger_epsilon(board) + black_beats_white(board, sees)
+
+
+def weaker_than_larger_epsilon(board: Board) -> list[Warning]:
+    found = []
+    for place, measures in board.measures.items():
+        curves: dict[str, list[Measure]] = {}
+        for measure in measures.values():
+            if "epsilon" in measure.at and measure.name.endswith("forget_accuracy"):
+                curves.setdefault(measure.name, []).append(measure)
+        for curve in curves.values():
+            curve.sort(key=lambda m: m.at["epsilon"])
+            for small, large in pairwise(curve):
+                if large.high < small.low:
+                    at = f"{described(small.key)} {small.value:.1%}, {described(large.key)} {large.value:.1%}"
+                    found.append(
+                        warn(
+                            "attack-weaker-than-its-own-larger-epsilon",
+                            f"{place.label or place.target} ({place.target}), seed {place.seed}: {at}",
+                        )
+                    )
+                    break
+    return found
+
+
+def black_beats_white(board: Board, sees: Mapping[str, str]) -> list[Warning]:
+    """Same-named measures (after the attack's prefix) of a black-box and a white-box attack on the same cell."""
+    found = []
+    for black in board.measures:
+        if sees.get(black.by) not in ("labels", "posterior"):
+            continue
+        for white, how in sees.items():
+            if how != "weights":
+                continue
+            there = board.measures.get(
+                Place(white, black.target, black.seed, black.label, black.request, black.replica), {}
+            )
+            for measure in board.measures[black].values():
+                name = measure.name.split(".", 1)[-1]
+                rivals = [other for other in there.values() if other.name.split(".", 1)[-1] == name]
+                if rivals and measure.low > max(rival.high for rival in rivals):
+                    best = max(rival.value for rival in rivals)
+                    what = f"{name} {measure.value:.1%} by {black.by} against {best:.1%} by {white}"
+                    found.append(
+                        warn("black-box-beats-white-box", f"{black.label or black.target}, seed {black.seed}: {what}")
+                    )
+    return found
+
+
+def of_verdicts(verdicts: Sequence[VerdictRow]) -> list[Warning]:
+    """Verdicts that call for a second look at the settings."""
+    named = {Finding.OVER_FORGOTTEN: "over-forgotten", Finding.NOT_APPLIED: "not-applied"}
+    return [
+        warn(named[row.verdict], f"{row.unlearner}: {'; '.join(row.because)}")
+        for row in verdicts
+        if row.verdict in named
+    ]

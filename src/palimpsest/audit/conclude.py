@@ -1,0 +1,116 @@
+"""From a full board to the record: comparisons, verdicts and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from palimpsest.audit import checks, judge
+from palimpsest.audit.board import Board
+from palimpsest.audit.examine import examiners
+from palimpsest.audit.plan import Plan
+from palimpsest.audit.stage import Stage
+from palimpsest.catalog import identity, name_of, plain
+from palimpsest.record import Comparison, Record, Request, VerdictRow, Warning, hardware, versions
+from palimpsest.threat import same_weights
+from palimpsest.types import Split
+
+
+def conclude(
+    plan: Plan, split: Split, board: Board, stages: Sequence[Stage], *, command: str, started: str, redacted: bool
+) -> Record:
+    """The record of an audit whose cells are all on the board."""
+    comparisons: list[Comparison] = []
+    verdicts: list[VerdictRow] = []
+    broken_everywhere: list[str] = []
+    undecided: list[Warning] = []
+    for index in sorted({stage.index for stage in stages}):
+        mine = [stage for stage in stages if stage.index == index]
+        broken = _broken(board, mine, plan, split)
+        broken_everywhere += broken
+        for label in mine[0].unlearned:
+            subject = _subject(label, mine)
+            for by in examiners(plan):
+                comparisons += judge.compare(board, subject, name_of(by), by in plan.attacks, plan.seeds)
+            found = judge.evidence(board, subject, plan.attacks, plan.seeds, broken)
+            verdicts.append(judge.verdict(plan.policy, subject, found))
+            undecided += [
+                checks.warn("not-decisive", f"{read.name}: original and retrained are too close")
+                for read in found.readings
+                if not plan.policy.decisive(read)
+            ]
+    sizes = [len(stage.requests[-1]) for stage in stages]
+    sees = {name_of(attack): attack.threat.sees for attack in plan.attacks}
+    warnings = checks.self_checks(board, split, plan.seeds, sizes, broken_everywhere, sees) + checks.of_verdicts(
+        verdicts
+    )
+    if plan.imported and not stages[0].controls:
+        warnings.append(checks.warn("weaker-control", "pass --retrained, or --recipe to train one"))
+    return Record(
+        command=command,
+        started=started,
+        seconds=0.0,
+        scale=plan.scale,
+        versions=versions(),
+        hardware=hardware(plan.device),
+        data=_data(split, plan),
+        model=_model(plan, stages[0]),
+        learner=identity(plan.learner),
+        recipe=identity(plan.recipe),
+        requests=_requests(stages),
+        seeds=list(plan.seeds),
+        redacted=redacted,
+        settings={"policy": plain(vars(plan.policy)), "controls": plan.controls},
+        cells=board.cells,
+        comparisons=comparisons,
+        verdicts=verdicts,
+        warnings=list({(w.name, w.message): w for w in [*warnings, *undecided]}.values()),
+    )
+
+
+def _broken(board: Board, mine: Sequence[Stage], plan: Plan, split: Split) -> list[str]:
+    outline = mine[0].outline
+    ids = [control.ids for stage in mine for control in stage.controls]
+    class_wise, classes = bool(outline.forgotten_classes), len(split.classes)
+    return checks.broken_controls(board, plan.seeds, mine[0].index, ids, outline.forgotten, class_wise, classes)
+
+
+def _subject(label: str, mine: Sequence[Stage]) -> judge.Subject:
+    made = [stage.unlearned[label] for stage in mine]
+    failures = [f"seed {stage.seed}: {m}" for stage, m in zip(mine, made, strict=True) if isinstance(m, Exception)]
+    alive = [(stage, m) for stage, m in zip(mine, made, strict=True) if not isinstance(m, Exception)]
+    identical = bool(alive) and all(same_weights(stage.original.trained.model, m.trained.model) for stage, m in alive)
+    class_wise = bool(mine[0].outline.forgotten_classes)
+    return judge.Subject(label, mine[0].settings.get(label, {}), mine[0].index, class_wise, identical, tuple(failures))
+
+
+def _data(split: Split, plan: Plan) -> dict[str, Any]:
+    return {
+        **identity(plan.data),
+        "title": split.name,
+        "kind": split.kind,
+        "shape": list(split.shape),
+        "classes": list(split.classes),
+        "train": len(split.train),
+        "validation": len(split.validation),
+        "test": len(split.test),
+        "fingerprint": split.fingerprint,
+    }
+
+
+def _model(plan: Plan, stage: Stage) -> dict[str, Any]:
+    count = sum(parameter.numel() for parameter in stage.original.trained.model.parameters())
+    return {**identity(plan.model), "parameters": count}
+
+
+def _requests(stages: Sequence[Stage]) -> list[Request]:
+    return [
+        Request(
+            seed=stage.seed,
+            index=stage.index,
+            selection=stage.requests[-1].selection,
+            ids=stage.requests[-1].ids.tolist(),
+            classes=list(stage.outline.forgotten_classes),
+        )
+        for stage in stages
+    ]

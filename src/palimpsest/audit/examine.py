@@ -1,0 +1,154 @@
+"""Every model of a stage takes the subject's seat in turn; each attack and verifier gives a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from palimpsest.attack.base import Attack
+from palimpsest.audit.board import Board, Place
+from palimpsest.audit.controls import bias_matched
+from palimpsest.audit.plan import Plan
+from palimpsest.audit.stage import Stage
+from palimpsest.audit.workshop import Made, Scored, Workshop
+from palimpsest.case import Case
+from palimpsest.catalog import name_of, settings_of
+from palimpsest.errors import PalimpsestError
+from palimpsest.store import digest
+from palimpsest.verify.base import Verifier
+
+FAILURES = (PalimpsestError, RuntimeError, ArithmeticError, ValueError, np.linalg.LinAlgError)
+"""What makes a cell failed instead of ending the run; its reason is recorded. Anything else is a fault of ours and is raised."""
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A model in the subject's place. about: what else its case is made of, by key, for the scores' own key."""
+
+    target: str
+    made: Made
+    case: Callable[[], Case]
+    about: Mapping[str, Any]
+    label: str = ""
+    replica: int = 0
+
+
+def seats(stage: Stage) -> Iterator[Seat]:
+    """The shared controls first, then each method followed by the control that is matched to it."""
+
+    def seat(target: str, made: Made, others: tuple[Made, ...], label: str = "", replica: int = 0) -> Seat:
+        about = {"controls": [other.key for other in others]}
+        return Seat(target, made, lambda: stage.case(made, target, others), about, label, replica)
+
+    yield seat("original", stage.original, stage.controls)
+    for replica, control in enumerate(stage.controls):
+        yield seat("retrained", control, tuple(c for c in stage.controls if c is not control), replica=replica)
+    for label, made in stage.unlearned.items():
+        if isinstance(made, Exception):
+            continue
+        yield seat("unlearned", made, stage.controls, label)
+        if stage.controls and stage.outline.forgotten_classes:
+            yield _matched(stage, label, made)
+        if not stage.controls and len(stage.outline.heldout):
+            yield _placebo(stage, label, made)
+
+
+def _matched(stage: Stage, label: str, made: Made) -> Seat:
+    """The first retrained control with its forgotten classes' biases shifted to this method's logit gap."""
+    retrained = stage.controls[0]
+    key = digest({"bias-matched": retrained.key, "to": made.key, "requests": _requests(stage)})
+
+    def build() -> Any:
+        return bias_matched(stage.case(made, "unlearned"), retrained.trained)
+
+    shifted = Made(key, build, retrained.ids, np.union1d(retrained.holds, made.holds))
+    return Seat(
+        "bias-matched", shifted, lambda: stage.case(shifted, "bias-matched", stage.controls), {"controls": []}, label
+    )
+
+
+def _placebo(stage: Stage, label: str, made: Made) -> Seat:
+    """The method's own model, asked for records of the same classes that no model was trained on."""
+
+    def case() -> Case:
+        situation = stage.case(made, "placebo", ())
+        return replace(situation, extra={**situation.extra, "forget": situation.heldout})
+
+    return Seat("placebo", made, case, {"controls": [], "placebo": True}, label)
+
+
+def _requests(stage: Stage) -> list[str]:
+    return [digest(sorted(request.ids.tolist())) for request in stage.requests]
+
+
+def examine(plan: Plan, stage: Stage, shop: Workshop, board: Board) -> None:
+    """Puts the cells of one stage on the board."""
+    for label, made in stage.unlearned.items():
+        if isinstance(made, Exception):
+            for by in examiners(plan):
+                place = Place(name_of(by), "unlearned", stage.seed, label, stage.index)
+                board.fail(place, f"unlearning failed: {made}", **_head(plan, stage, by, label))
+    for seat in seats(stage):
+        for by in examiners(plan):
+            if _applies(by, seat):
+                _cell(plan, stage, seat, by, shop, board)
+
+
+def examiners(plan: Plan) -> list[Attack | Verifier]:
+    """Attacks, then verifiers."""
+    return [*plan.attacks, *plan.verifiers]
+
+
+def _applies(by: Attack | Verifier, seat: Seat) -> bool:
+    if seat.target == "bias-matched":
+        return by.bias_matched
+    if seat.target == "placebo":
+        return isinstance(by, Attack) and by.bias_matched
+    return True
+
+
+def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Workshop, board: Board) -> None:
+    place = Place(name_of(by), seat.target, stage.seed, seat.label, stage.index, seat.replica)
+    head = _head(plan, stage, by, seat.label)
+    if isinstance(by, Verifier) and by.needs_control and not seat.about["controls"]:
+        board.fail(place, "no other retrained control to compare with", **head, skipped=True)
+        return
+    about = {
+        "original": stage.original.key,
+        "requests": _requests(stage),
+        "seed": stage.seed,
+        "target": "placebo" if seat.target == "placebo" else "",
+        "controls": seat.about["controls"] if isinstance(by, Verifier) and by.needs_control else [],
+    }
+    holds = [*seat.made.holds.tolist(), *stage.original.holds.tolist()]
+    try:
+        scored: Scored = (
+            shop.attack(by, seat.made, seat.case, about, holds)
+            if isinstance(by, Attack)
+            else shop.verify(by, seat.made, seat.case, about, holds)
+        )
+        measures = by.measure(scored.scores)
+    except FAILURES as error:
+        board.fail(place, f"{type(error).__name__}: {error}", **head)
+        return
+    board.add(
+        place,
+        **head,
+        seconds=scored.seconds,
+        cost=seat.made.cost,
+        key=scored.key,
+        scores=scored.scores,
+        measures=measures,
+    )
+
+
+def _head(plan: Plan, stage: Stage, by: Attack | Verifier, label: str) -> dict[str, Any]:
+    return {
+        "attack": isinstance(by, Attack),
+        "settings": stage.settings.get(label, {}),
+        "by_settings": settings_of(by),
+        "learner": name_of(plan.learner),
+    }

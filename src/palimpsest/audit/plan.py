@@ -1,0 +1,81 @@
+"""What an audit is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from palimpsest.attack.base import Attack
+from palimpsest.audit.policy import Policy
+from palimpsest.data.base import Dataset
+from palimpsest.errors import BadInput
+from palimpsest.learn.base import Learner
+from palimpsest.learn.plain import Plain
+from palimpsest.learn.recipe import Recipe
+from palimpsest.models.base import Model
+from palimpsest.unlearn.base import Unlearner
+from palimpsest.verify.accuracy import Accuracy
+from palimpsest.verify.base import Verifier
+from palimpsest.verify.relearn_time import RelearnTime
+from palimpsest.verify.retrain_gap import RetrainGap
+from palimpsest.verify.robust_unlearning import RobustUnlearning
+
+
+def every_verifier() -> tuple[Verifier, ...]:
+    return (Accuracy(), RetrainGap(), RobustUnlearning(), RelearnTime())
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Weights that somebody else trained: of the original, of models already unlearned (by name), and of a retrained one.
+
+    train_ids: the records that the original was trained on; None: all training records of the data set.
+    retrain: whether a missing retrained control is to be trained with the plan's recipe.
+    """
+
+    original: Path
+    unlearned: Mapping[str, Path]
+    retrained: Path | None = None
+    train_ids: tuple[str, ...] | None = None
+    retrain: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Data, model, what to forget and how, what to attack with, over which seeds.
+
+    forget: selections, in the order of the requests. controls: retrained models per seed. threads: None leaves torch's own number.
+    """
+
+    data: Dataset
+    model: Model
+    forget: tuple[str, ...]
+    unlearners: tuple[Unlearner, ...]
+    attacks: tuple[Attack, ...]
+    verifiers: tuple[Verifier, ...] = field(default_factory=every_verifier)
+    recipe: Recipe = field(default_factory=Recipe)
+    learner: Learner = field(default_factory=Plain)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    controls: int = 2
+    policy: Policy = field(default_factory=Policy)
+    imported: Imported | None = None
+    device: str = "cpu"
+    threads: int | None = None
+    scale: str = "custom"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
+            raise BadInput("seeds", got=self.seeds, expected="one or more different whole numbers")
+        if not self.forget:
+            raise BadInput("--forget", got="nothing", expected="what to forget, such as class=0")
+        if self.imported is None and self.controls < 1:
+            raise BadInput("--controls", got=self.controls, expected="at least 1 retrained model per seed")
+        if not self.attacks and not self.verifiers:
+            raise BadInput("--attack", got="no attack and no verifier", expected="at least one")
+        if self.imported is None and not self.unlearners:
+            raise BadInput("--unlearn", got="nothing", expected="at least one unlearning method")
+        if self.imported and len(self.forget) > 1:
+            raise BadInput("--forget", got=f"{len(self.forget)} requests", expected="one for imported weights")

@@ -1,0 +1,150 @@
+"""From measures to a verdict. The rules are few, their thresholds are fields, and each verdict carries its reasons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from palimpsest.types import Finding, Measure
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One measure of one method, averaged over seeds, with what it is to be compared with.
+
+    name: as in the record, with its parameter ("uma.forget_accuracy at 8/255"). higher: more means more remembered.
+    minus_retrained, minus_matched, minus_original: paired differences, None where there is no such control.
+    separation: original minus retrained, which says whether the measure can tell at all. noise: absolute difference of
+    two retrained models (mean over seeds).
+    """
+
+    name: str
+    attack: str
+    value: float
+    minus_retrained: Measure | None
+    minus_original: Measure | None
+    separation: Measure | None
+    minus_matched: Measure | None = None
+    needs_match: bool = False
+    noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that a verdict on one method goes by. `broken`: reasons for which the audit itself cannot be relied on."""
+
+    forget: Reading | None
+    test: Reading | None
+    readings: Sequence[Reading] = ()
+    broken: Sequence[str] = ()
+    failed: Sequence[str] = ()
+    identical: bool = False
+    class_wise: bool = False
+
+
+@dataclass(frozen=True)
+class Policy:
+    """margin: a difference below it counts as none. utility: a loss of test accuracy above it is over-forgetting.
+
+    A difference counts only where its whole interval (Bonferroni over the readings) lies beyond the margin and beyond the
+    noise between two retrained models.
+    """
+
+    margin: float = 0.05
+    utility: float = 0.10
+
+    def judge(self, evidence: Evidence) -> tuple[Finding, tuple[str, ...]]:
+        """The finding, and the sentences behind it."""
+        if evidence.broken:
+            return Finding.INCONCLUSIVE, tuple(evidence.broken)
+        if evidence.failed:
+            return Finding.INCONCLUSIVE, tuple(f"failed: {reason}" for reason in evidence.failed)
+        if evidence.identical:
+            return Finding.NOT_APPLIED, ("the weights are those of the original",)
+        for rule in (self._not_applied, self._over_forgotten, self._remembered):
+            found = rule(evidence)
+            if found:
+                return found
+        return self._forgotten(evidence)
+
+    def _not_applied(self, evidence: Evidence) -> tuple[Finding, tuple[str, ...]] | None:
+        """Forget accuracy as the original's, where retraining changes it."""
+        read = evidence.forget
+        if read is None or read.minus_original is None or not self.decisive(read):
+            return None
+        if -self.margin <= read.minus_original.low and read.minus_original.high <= self.margin:
+            text = f"forget accuracy {read.value:.1%} is the original's ({_signed(read.minus_original)}); retraining changes it"
+            return Finding.NOT_APPLIED, (text,)
+        return None
+
+    def _over_forgotten(self, evidence: Evidence) -> tuple[Finding, tuple[str, ...]] | None:
+        """Test accuracy lost, or less known of the forget set than retraining leaves."""
+        reasons = []
+        test, forget = evidence.test, evidence.forget
+        if test and test.minus_retrained and test.minus_retrained.high < -self.utility:
+            reasons.append(f"test accuracy {test.value:.1%}, {_signed(test.minus_retrained)} from retraining's")
+        if forget and forget.minus_retrained and forget.minus_retrained.high < -self._floor(forget):
+            reasons.append(f"forget accuracy {forget.value:.1%}, {_signed(forget.minus_retrained)} from retraining's")
+        for read in evidence.readings:
+            if read.name.endswith(".auc") and read.minus_retrained and read.minus_retrained.high < -self._floor(read):
+                reasons.append(
+                    f"{read.name} {read.value:.2f} lies below retraining's: what was forgotten stands out by its absence"
+                )
+        return (Finding.OVER_FORGOTTEN, tuple(reasons)) if reasons else None
+
+    def _remembered(self, evidence: Evidence) -> tuple[Finding, tuple[str, ...]] | None:
+        """More known than retraining leaves: memory where it also exceeds the bias-matched control, else a suppressed head."""
+        residual, suppressed = [], []
+        reads = [*evidence.readings, *([evidence.forget] if evidence.forget else [])]
+        for read in reads:
+            if not self.decisive(read) or not self._exceeds(read, read.minus_retrained):
+                continue
+            text = f"{read.name} {read.value:.1%}, {_signed(read.minus_retrained)} over retraining"
+            if read.minus_matched is None and read.needs_match:
+                suppressed.append(f"{text}; no bias-matched control tells memory from a suppressed head")
+            elif read.minus_matched is not None and not self._exceeds(read, read.minus_matched):
+                suppressed.append(f"{text}, but {_signed(read.minus_matched)} over the bias-matched control")
+            else:
+                beyond = (
+                    f" and {_signed(read.minus_matched)} over the bias-matched control" if read.minus_matched else ""
+                )
+                residual.append(text + beyond)
+        if residual:
+            return Finding.RESIDUAL, tuple(residual)
+        return (Finding.SUPPRESSED_HEAD, tuple(suppressed)) if suppressed else None
+
+    def _forgotten(self, evidence: Evidence) -> tuple[Finding, tuple[str, ...]]:
+        decisive = [read for read in evidence.readings if self.decisive(read)]
+        if not decisive:
+            return Finding.INCONCLUSIVE, (
+                "no attack tells the original from a retrained model here, so none could find anything",
+            )
+        unclear = [
+            read for read in decisive if read.minus_retrained and read.minus_retrained.value > 2 * self._floor(read)
+        ]
+        if unclear:
+            told = tuple(
+                f"{read.name}: {_signed(read.minus_retrained)} over retraining, too uncertain to call"
+                for read in unclear
+            )
+            return Finding.INCONCLUSIVE, told
+        told = tuple(
+            f"{read.name} {read.value:.1%}, {_signed(read.minus_retrained)} from retraining" for read in decisive
+        )
+        return Finding.FORGOTTEN, told
+
+    def decisive(self, read: Reading) -> bool:
+        """Whether the measure tells the original from a retrained model; if not, it can find nothing."""
+        return read.separation is not None and read.separation.low > 2 * self.margin
+
+    def _floor(self, read: Reading) -> float:
+        return max(self.margin, read.noise)
+
+    def _exceeds(self, read: Reading, difference: Measure | None) -> bool:
+        return difference is not None and difference.low > self._floor(read)
+
+
+def _signed(measure: Measure | None) -> str:
+    if measure is None:
+        return "unknown"
+    return f"{measure.value:+.1%} [{measure.low:+.1%}, {measure.high:+.1%}]"

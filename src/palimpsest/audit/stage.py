@@ -1,0 +1,103 @@
+"""One seed after one request: the models that stand against each other, made in the order of the flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from palimpsest.audit.plan import Plan
+from palimpsest.audit.workshop import Made, Workshop
+from palimpsest.case import Case
+from palimpsest.catalog import name_of, settings_of
+from palimpsest.errors import PalimpsestError
+from palimpsest.forget.selection import select
+from palimpsest.rng import Rng
+from palimpsest.types import ForgetRequest, Split
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The original, its retrained controls and the unlearned models (or why there is none) after `requests`."""
+
+    seed: int
+    split: Split
+    requests: tuple[ForgetRequest, ...]
+    original: Made
+    controls: tuple[Made, ...]
+    unlearned: Mapping[str, Made | Exception]
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    guarantees: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def index(self) -> int:
+        return len(self.requests) - 1
+
+    def case(self, subject: Made, target: str, others: tuple[Made, ...] | None = None) -> Case:
+        """What the evaluator knows, with this subject; controls other than the subject."""
+        controls = self.controls if others is None else others
+        return Case(
+            self.split,
+            self.requests,
+            self.original.trained,
+            subject.trained,
+            target,
+            tuple(control.trained for control in controls),
+            self.seed,
+        )
+
+    @property
+    def outline(self) -> Case:
+        """The case without a model in it, for what depends on records only."""
+        return Case(self.split, self.requests, None, None, "original", (), self.seed)  # type: ignore[arg-type]
+
+
+def labels(plan: Plan) -> dict[str, Any]:
+    """Label → unlearner; a method that appears twice gets a number."""
+    found: dict[str, Any] = {}
+    for unlearner in plan.unlearners:
+        name = name_of(unlearner)
+        label, count = name, 1
+        while label in found:
+            count += 1
+            label = f"{name}#{count}"
+        found[label] = unlearner
+    return found
+
+
+def stages(plan: Plan, split: Split, shop: Workshop, seed: int) -> Iterator[Stage]:
+    """One stage per request, in order: each method unlearns from where its last request left it."""
+    rng = Rng(seed)
+    original = shop.fit(plan.learner, plan.recipe, plan.model, split.train, rng.child("original"))
+    current: dict[str, Made | Exception] = dict.fromkeys(labels(plan), original)
+    requests: list[ForgetRequest] = []
+    remaining = split.train
+    for index, selection in enumerate(plan.forget):
+        request = select(selection, remaining, split.classes, rng=rng.child("request", index))
+        requests.append(request)
+        forget = remaining.only(request.ids.tolist())
+        remaining = shop.task.remove(remaining, request.ids.tolist())
+        controls = tuple(
+            shop.fit(plan.learner, plan.recipe, plan.model, remaining, rng.child("control", index, replica))
+            for replica in range(plan.controls)
+        )
+        for label, unlearner in labels(plan).items():
+            before = current[label]
+            if isinstance(before, Exception):
+                continue
+            try:
+                current[label] = shop.unlearn(unlearner, before, remaining, forget, rng.child("unlearn", label, index))
+            except (PalimpsestError, RuntimeError, ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
+                current[label] = error  # the method's cells are recorded as failed, with this reason
+        yield Stage(
+            seed,
+            split,
+            tuple(requests),
+            original,
+            controls,
+            dict(current),
+            {label: settings_of(unlearner) for label, unlearner in labels(plan).items()},
+            {label: unlearner.guarantee for label, unlearner in labels(plan).items()},
+        )

@@ -1,0 +1,213 @@
+"""Models and scores of an audit, each made once: what the store holds is loaded, the rest is made and stored."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from palimpsest.attack.base import Attack, Guess
+from palimpsest.case import Case
+from palimpsest.catalog import identity
+from palimpsest.errors import PalimpsestError
+from palimpsest.learn.base import Learner, Trained
+from palimpsest.learn.loop import Checkpoint
+from palimpsest.learn.recipe import Recipe
+from palimpsest.models.base import Model
+from palimpsest.rng import Rng
+from palimpsest.store import Artifact, Store, digest, environment
+from palimpsest.task import Classification
+from palimpsest.types import Cost, Examples, Ids, Scores
+from palimpsest.unlearn.base import Unlearner
+from palimpsest.verify.base import Verifier
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model known by the key of what made it; its weights are loaded when they are first asked for.
+
+    ids: records that it was trained on and has not unlearned. holds: records that had any part in its weights.
+    """
+
+    key: str
+    get: Callable[[], Trained] = field(repr=False)
+    ids: Ids
+    holds: Ids
+    cost: Cost = field(default_factory=Cost)
+
+    @cached_property
+    def trained(self) -> Trained:
+        return self.get()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores, the key that they are stored under, and what making them took; `guess` is there only when made just now."""
+
+    key: str
+    scores: Scores
+    seconds: float
+    guess: Guess | None = None
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Makes, stores and loads. `made` counts what was not in the store."""
+
+    store: Store
+    task: Classification
+    fingerprint: str
+    device: str = "cpu"
+    made: dict[str, int] = field(default_factory=lambda: {"models": 0, "scores": 0})
+
+    def fit(self, learner: Learner, recipe: Recipe, factory: Model, examples: Examples, rng: Rng) -> Made:
+        """A model trained on these records; a killed run goes on from its last checkpoint."""
+        spec = self._spec(rng, learner=identity(learner), recipe=identity(recipe), model=identity(factory))
+        spec["ids"] = digest(sorted(examples.ids.tolist()))
+        found = self.store.get("model", spec)
+        if found is None:
+            trained = learner.fit(
+                self.task,
+                examples,
+                recipe,
+                factory,
+                rng=rng,
+                checkpoint=Checkpoint(self.store, spec),
+                device=self.device,
+            )
+            found = self._keep(spec, trained, examples.ids, trained.kept)
+        artifact = found
+
+        def load() -> Trained:
+            model = learner.start(factory, self.task, rng)
+            self._fill(model, artifact)
+            kept = _named(artifact.tensors, "kept/")
+            return Trained(model, self.task, examples.ids, learner, recipe, factory, kept, cost=_cost(artifact))
+
+        return Made(artifact.key, load, examples.ids, examples.ids, _cost(artifact))
+
+    def unlearn(self, unlearner: Unlearner, before: Made, retain: Examples, forget: Examples, rng: Rng) -> Made:
+        """The model after `unlearner`. Raises PalimpsestError where the weights that come out are not finite."""
+        spec = self._spec(rng, unlearner=identity(unlearner), before=before.key)
+        spec["forget"] = digest(sorted(forget.ids.tolist()))
+        ids = np.setdiff1d(before.ids, forget.ids)
+        holds = ids if unlearner.guarantee == "exact" else before.holds
+        found = self.store.get("model", spec)
+        if found is None:
+            trained = unlearner.unlearn(before.trained, retain, forget, rng=rng)
+            bad = [name for name, value in trained.model.state_dict().items() if not bool(torch.isfinite(value).all())]
+            if bad:
+                raise PalimpsestError(
+                    f"got weights that are not finite in {bad[0]}, expected finite ones; lower its learning rate"
+                )
+            found = self._keep(spec, trained, holds, {})
+        artifact = found
+
+        def load() -> Trained:
+            model = copy.deepcopy(before.trained.model)
+            self._fill(model, artifact)
+            return replace(before.trained, model=model, ids=ids, cost=_cost(artifact))
+
+        return Made(artifact.key, load, ids, holds, _cost(artifact))
+
+    def attack(
+        self, attack: Attack, subject: Made, case: Callable[[], Case], about: Mapping[str, Any], holds: Iterable[str]
+    ) -> Scored:
+        """Scores of an attack on a case. `about` is what the case is made of, beside the subject's key.
+
+        The stream of randomness depends on the case's seed and the attack alone: controls meet the same noise."""
+
+        def run() -> tuple[Scores, Guess | None]:
+            situation = case()
+            guess, scores = attack.run(situation, rng=situation.rng.child("attack", type(attack).__name__))
+            return scores, guess
+
+        return self._score("attack", identity(attack), subject, run, about, holds)
+
+    def verify(
+        self,
+        verifier: Verifier,
+        subject: Made,
+        case: Callable[[], Case],
+        about: Mapping[str, Any],
+        holds: Iterable[str],
+    ) -> Scored:
+        """Scores of a verifier on a case."""
+
+        def run() -> tuple[Scores, Guess | None]:
+            return verifier.verify(case()), None
+
+        return self._score("verifier", identity(verifier), subject, run, about, holds)
+
+    def _score(
+        self,
+        what: str,
+        who: Mapping[str, Any],
+        subject: Made,
+        run: Callable[[], tuple[Scores, Guess | None]],
+        about: Mapping[str, Any],
+        holds: Iterable[str],
+    ) -> Scored:
+        spec = {
+            what: who,
+            "subject": subject.key,
+            **about,
+            "data": self.fingerprint,
+            "environment": environment(self.device),
+        }
+        found = self.store.get("scores", spec)
+        guess = None
+        if found is None:
+            start = torch_seconds()
+            scores, guess = run()
+            seconds = torch_seconds() - start
+            tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in scores.arrays.items()}
+            info = {"unit": scores.unit, "ids": scores.ids.tolist(), "axes": dict(scores.axes), "seconds": seconds}
+            found = self.store.put("scores", spec, tensors, info, {*map(str, holds), *scores.ids.tolist()})
+            self.made["scores"] += 1
+        axes = {name: tuple(values) for name, values in found.info["axes"].items()}
+        arrays = {name: value.numpy() for name, value in found.tensors.items()}
+        scores = Scores(found.info["unit"], np.asarray(found.info["ids"], dtype=np.str_), arrays, axes)
+        return Scored(found.key, scores, found.info["seconds"], guess)
+
+    def _spec(self, rng: Rng, **makers: Any) -> dict[str, Any]:
+        return {
+            **makers,
+            "task": self.task.identity(),
+            "data": self.fingerprint,
+            "seed": [rng.seed, *rng.path],
+            "environment": environment(self.device),
+        }
+
+    def _keep(self, spec: dict[str, Any], trained: Trained, holds: Ids, kept: Mapping[str, Tensor]) -> Artifact:
+        tensors = {f"model/{name}": value for name, value in trained.model.state_dict().items()}
+        tensors |= {f"kept/{name}": value for name, value in kept.items()}
+        self.made["models"] += 1
+        return self.store.put("model", spec, tensors, {"cost": vars(trained.cost)}, holds.tolist())
+
+    def _fill(self, model: torch.nn.Module, artifact: Artifact) -> None:
+        model.load_state_dict(_named(artifact.tensors, "model/"))
+        model.to(self.device).eval()
+
+
+def torch_seconds() -> float:
+    """The wall clock once queued GPU work is done."""
+    import time
+
+    if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _cost(artifact: Artifact) -> Cost:
+    return Cost(**artifact.info["cost"])

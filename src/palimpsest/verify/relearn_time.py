@@ -1,0 +1,66 @@
+"""How soon a model knows the forgotten records again when it is trained on them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from palimpsest.case import Case
+from palimpsest.catalog import setting
+from palimpsest.learn.loop import Meter
+from palimpsest.measures.intervals import mean, share
+from palimpsest.rng import Rng
+from palimpsest.task import predict
+from palimpsest.types import Examples, Measure, Scores
+from palimpsest.verify.base import Verifier
+
+
+@dataclass(frozen=True)
+class RelearnTime(Verifier):
+    """Steps of plain SGD on forgotten records until each of them is classified rightly (after Tarun et al. 2023).
+
+    Fewer steps than a retrained model needs point to knowledge that was left; as for UMA, class-wise a suppressed
+    head alone does it too, so read it beside the retrained and the bias-matched control.
+    """
+
+    about = "training steps until the forgotten records are known again"
+    bias_matched = True
+
+    lr: float = setting(0.01, "learning rate of plain SGD, no momentum", source="ours")
+    steps: int = setting(40, "steps at most", source="ours")
+    every: int = setting(2, "steps between two looks", source="ours")
+    batch_size: int = setting(64, "records a step", source="ours")
+    records: int = setting(500, "at most this many forgotten records", source="ours")
+
+    def verify(self, case: Case) -> Scores:
+        """Scores per record: `relearned_at`, the first look from which the record stays right; steps + every if never."""
+        forget, task, rng = self._probe(case), case.task, Rng(case.seed).child("relearn_time")
+        model = copy.deepcopy(case.subject.model).train().requires_grad_(True)
+        sgd, meter = torch.optim.SGD(model.parameters(), self.lr), Meter()
+        targets = forget.targets.cpu()
+        looks = [predict(task, model, forget).argmax(1) == targets]
+        order = torch.randperm(len(forget), generator=rng.torch())
+        for step in range(self.steps):
+            start = step * self.batch_size
+            batch = forget.batch(order[torch.arange(start, start + min(self.batch_size, len(order))) % len(order)])
+            with rng.child("dropout", step).ambient():
+                meter.step(task.loss(model, batch), sgd, len(batch))
+            if (step + 1) % self.every == 0:
+                looks.append(predict(task, model, forget).argmax(1) == targets)
+        right = torch.stack(looks).numpy()  # (looks, records)
+        wrong_last = np.where(right, 0, np.arange(1, len(right) + 1)[:, None]).max(0)
+        return Scores("record", forget.ids, {"relearned_at": wrong_last * self.every})
+
+    def _probe(self, case: Case) -> Examples:
+        order = Rng(case.seed).child("relearn_time", "records").numpy().permutation(len(case.forget))
+        return case.forget.take(np.sort(order[: self.records]))
+
+    def measure(self, scores: Scores) -> tuple[Measure, ...]:
+        at = scores["relearned_at"]
+        return (
+            mean("relearn_time.steps", at),
+            share("relearn_time.relearned", at <= self.steps),
+        )

@@ -1,0 +1,64 @@
+"""How far a model is from retrained ones: in accuracy, and in its posteriors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from palimpsest.case import Case
+from palimpsest.errors import BadInput
+from palimpsest.measures.divergence import jensen_shannon
+from palimpsest.measures.intervals import mean, statistic
+from palimpsest.task import predict
+from palimpsest.types import Array, Examples, Measure, Scores
+from palimpsest.verify.accuracy import GROUPS, by_group
+from palimpsest.verify.base import Verifier
+
+
+@dataclass(frozen=True)
+class RetrainGap(Verifier):
+    """Gap to the retrained controls (absolute accuracies; Jensen–Shannon divergence of posteriors), averaged over them.
+
+    The noise floor is the same gap of one retrained model to the others: a method below it is as close as retraining is to
+    itself. A small gap says nothing about single records.
+    """
+
+    about = "distance to retrained models in accuracy and posterior"
+    needs_control = True
+
+    def verify(self, case: Case) -> Scores:
+        """Scores per record: `group`, `correct`, `control_correct` and `js` (means over controls).
+
+        Raises BadInput without a retrained control other than the subject itself.
+        """
+        controls = [control for control in case.controls if control.model is not case.subject.model]
+        if not controls:
+            raise BadInput("retrain_gap", got="no retrained control", expected="one or more", do="raise --controls")
+
+        def columns(part: Examples) -> dict[str, Array]:
+            targets = part.targets.cpu()
+            own = predict(case.task, case.subject.model, part)
+            others = [predict(case.task, control.model, part) for control in controls]
+            right = torch.stack([(other.argmax(1) == targets).double() for other in others]).mean(0)
+            js = torch.stack([jensen_shannon(own, other) for other in others]).mean(0)
+            correct = (own.argmax(1) == targets).double()
+            return {"correct": correct.numpy(), "control_correct": right.numpy(), "js": js.numpy()}
+
+        return by_group(case, columns)
+
+    def measure(self, scores: Scores) -> tuple[Measure, ...]:
+        group = scores["group"]
+        pairs = np.stack([scores["correct"], scores["control_correct"]], 1)
+        judged = [pairs[group == index] for index in range(3) if (group == index).any()]
+        found = [statistic("retrain_gap.accuracy", _mean_gap, *judged)]
+        for index, name in enumerate(GROUPS):
+            if (group == index).any():
+                found.append(mean(f"retrain_gap.js_divergence_{name}", scores["js"][group == index], stream=name))
+        return tuple(found)
+
+
+def _mean_gap(*pairs: Array) -> float:
+    """Mean over groups of the absolute difference of two mean accuracies."""
+    return float(np.mean([abs(pair[:, 0].mean() - pair[:, 1].mean()) for pair in pairs]))
