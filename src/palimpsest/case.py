@@ -13,7 +13,7 @@ from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
-from palimpsest.types import Array, Examples, ForgetRequest, Split
+from palimpsest.types import Examples, ForgetRequest, Split
 
 TARGETS = ("original", "retrained", "unlearned", "placebo", "bias-matched", "clean", "honest")
 
@@ -62,16 +62,12 @@ class Case:
     @cached_property
     def forgotten_classes(self) -> tuple[int, ...]:
         """Classes with no record left in the retain set: forgetting was class-wise for these."""
-        return tuple(int(c) for c in np.setdiff1d(self.forget.targets.cpu().numpy(), self.retain.targets.cpu().numpy()))
+        return classes_gone(self.split.train, self.forgotten)
 
     @cached_property
     def heldout(self) -> Examples:
-        """Test and validation records, never trained on, of the classes that the forget set has."""
-        return self._held_of(np.unique(self.forget.targets.cpu().numpy()))
-
-    def _held_of(self, classes: Array) -> Examples:
-        test = self.split.test
-        return test.take(np.isin(test.targets.cpu().numpy(), classes))
+        """Test records, never trained on, of the classes that the forget set has."""
+        return held_out(self.split, self.forgotten)
 
     @cached_property
     def test(self) -> Examples:
@@ -86,3 +82,16 @@ class Case:
     @property
     def rng(self) -> Rng:
         return Rng(self.seed)
+
+
+def classes_gone(train: Examples, forgotten: set[str]) -> tuple[int, ...]:
+    """Classes of which no training record is left once these are forgotten."""
+    gone = np.isin(train.ids, np.asarray(sorted(forgotten), dtype=np.str_))
+    targets = train.targets.cpu().numpy()
+    return tuple(int(c) for c in np.setdiff1d(targets[gone], targets[~gone]))
+
+
+def held_out(split: Split, forgotten: set[str]) -> Examples:
+    """Test records of the classes that the forgotten training records have."""
+    classes = np.unique(split.train.only(forgotten).targets.cpu().numpy())
+    return split.test.take(np.isin(split.test.targets.cpu().numpy(), classes))

@@ -69,10 +69,12 @@ def conclude(
 
 
 def _broken(board: Board, mine: Sequence[Stage], plan: Plan, split: Split) -> list[str]:
-    outline = mine[0].outline
-    ids = [control.ids for stage in mine for control in stage.controls]
-    class_wise, classes = bool(outline.forgotten_classes), len(split.classes)
-    return checks.broken_controls(board, plan.seeds, mine[0].index, ids, outline.forgotten, class_wise, classes)
+    reasons: list[str] = []
+    for stage in mine:
+        ids = [control.ids for control in stage.controls]
+        class_wise, classes = bool(stage.forgotten_classes), len(split.classes)
+        reasons += checks.broken_controls(board, [stage.seed], stage.index, ids, stage.forgotten, class_wise, classes)
+    return reasons
 
 
 def _subject(label: str, mine: Sequence[Stage]) -> judge.Subject:
@@ -80,7 +82,7 @@ def _subject(label: str, mine: Sequence[Stage]) -> judge.Subject:
     failures = [f"seed {stage.seed}: {m}" for stage, m in zip(mine, made, strict=True) if isinstance(m, Exception)]
     alive = [(stage, m) for stage, m in zip(mine, made, strict=True) if not isinstance(m, Exception)]
     identical = bool(alive) and all(same_weights(stage.original.trained.model, m.trained.model) for stage, m in alive)
-    class_wise = bool(mine[0].outline.forgotten_classes)
+    class_wise = bool(mine[0].forgotten_classes)
     return judge.Subject(label, mine[0].settings.get(label, {}), mine[0].index, class_wise, identical, tuple(failures))
 
 
@@ -110,7 +112,7 @@ def _requests(stages: Sequence[Stage]) -> list[Request]:
             index=stage.index,
             selection=stage.requests[-1].selection,
             ids=stage.requests[-1].ids.tolist(),
-            classes=list(stage.outline.forgotten_classes),
+            classes=list(stage.forgotten_classes),
         )
         for stage in stages
     ]

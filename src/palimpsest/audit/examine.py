@@ -14,7 +14,7 @@ from palimpsest.audit.controls import bias_matched
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.stage import Stage
 from palimpsest.audit.workshop import Made, Scored, Workshop
-from palimpsest.case import Case
+from palimpsest.case import Case, held_out
 from palimpsest.catalog import name_of, settings_of
 from palimpsest.errors import PalimpsestError
 from palimpsest.store import digest
@@ -50,9 +50,9 @@ def seats(stage: Stage) -> Iterator[Seat]:
         if isinstance(made, Exception):
             continue
         yield seat("unlearned", made, stage.controls, label)
-        if stage.controls and stage.outline.forgotten_classes:
+        if stage.controls and stage.forgotten_classes:
             yield _matched(stage, label, made)
-        if not stage.controls and len(stage.outline.heldout):
+        if not stage.controls and len(held_out(stage.split, stage.forgotten)):
             yield _placebo(stage, label, made)
 
 

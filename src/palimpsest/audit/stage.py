@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.workshop import Made, Workshop
-from palimpsest.case import Case
+from palimpsest.case import Case, classes_gone
 from palimpsest.catalog import name_of, settings_of
 from palimpsest.errors import PalimpsestError
 from palimpsest.forget.selection import select
@@ -48,10 +49,15 @@ class Stage:
             self.seed,
         )
 
-    @property
-    def outline(self) -> Case:
-        """The case without a model in it, for what depends on records only."""
-        return Case(self.split, self.requests, None, None, "original", (), self.seed)  # type: ignore[arg-type]
+    @cached_property
+    def forgotten(self) -> set[str]:
+        """Ids of all records forgotten so far."""
+        return {str(name) for request in self.requests for name in request.ids}
+
+    @cached_property
+    def forgotten_classes(self) -> tuple[int, ...]:
+        """Classes that are gone whole; with none, forgetting was by record."""
+        return classes_gone(self.split.train, self.forgotten)
 
 
 def labels(plan: Plan) -> dict[str, Any]:
