@@ -9,6 +9,7 @@ install_import_hook("palimpsest", "beartype.beartype")
 import os  # noqa: E402
 from pathlib import Path  # noqa: E402
 
+import hypothesis  # noqa: E402
 import matplotlib  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -18,6 +19,8 @@ from palimpsest.task import Classification  # noqa: E402
 from palimpsest.types import Split  # noqa: E402
 
 matplotlib.use("Agg")
+hypothesis.settings.register_profile("steady", deadline=None, max_examples=30)  # machines differ; time is no property
+hypothesis.settings.load_profile("steady")
 torch.set_num_threads(1)
 
 

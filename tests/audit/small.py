@@ -1,0 +1,47 @@
+"""A very small audit that the tests share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
+from palimpsest.attack.residual.uma import Uma
+from palimpsest.audit.plan import Plan
+from palimpsest.data.digits import Digits
+from palimpsest.learn.recipe import Recipe
+from palimpsest.models.convnet import ConvNet
+from palimpsest.pipeline import audit
+from palimpsest.record import Record
+from palimpsest.store import Store
+from palimpsest.unlearn.finetune import Finetune
+from palimpsest.unlearn.retrain import Retrain
+
+
+def plan(**changes: Any) -> Plan:
+    """Digits, a narrow ConvNet, two methods, two attacks of two steps: about two seconds."""
+    base = Plan(
+        data=Digits(limit=300),
+        model=ConvNet(width=2),
+        forget=("class=0",),
+        unlearners=(Retrain(), Finetune(epochs=1, lr=0.05, batch_size=64)),
+        attacks=(Uma(epsilon=(8 / 255, 16 / 255), steps=2), ConfidenceMembership()),
+        recipe=Recipe(epochs=3, batch_size=64),
+        seeds=(0,),
+        threads=1,
+    )
+    return replace(base, **changes)
+
+
+def run(folder: Path, **changes: Any) -> Record:
+    torch.set_num_threads(1)
+    return audit(plan(**changes), Store(folder / "store"), folder / "out")
+
+
+def numbers(record: Record) -> list[Any]:
+    """All that must be the same on every run: cells without their seconds, verdicts, comparisons."""
+    cells = [cell.model_dump(exclude={"seconds", "cost"}) for cell in record.cells]
+    return [cells, [row.model_dump() for row in record.verdicts], [row.model_dump() for row in record.comparisons]]

@@ -1,0 +1,69 @@
+"""Every warning can be raised, is documented, and stays silent where nothing is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from palimpsest.audit import checks
+from palimpsest.audit.board import Board, Place
+from palimpsest.measures.intervals import share
+from palimpsest.types import Split
+
+
+def board_with(place: Place, *measures: tuple[str, int, int, dict[str, float]]) -> Board:
+    board = Board()
+    made = [share(name, np.arange(n) < k, at=at) for name, k, n, at in measures]
+    board.measures[place] = {measure.key: measure for measure in made}
+    return board
+
+
+def test_weaker_than_larger_epsilon() -> None:
+    place = Place("uma", "unlearned", 0, "finetune")
+    name = "uma.forget_accuracy"
+    falling = board_with(place, (name, 90, 100, {"epsilon": 8 / 255}), (name, 40, 100, {"epsilon": 16 / 255}))
+    rising = board_with(place, (name, 40, 100, {"epsilon": 8 / 255}), (name, 90, 100, {"epsilon": 16 / 255}))
+    assert [w.name for w in checks.weaker_than_larger_epsilon(falling)] == ["attack-weaker-than-its-own-larger-epsilon"]
+    assert "8/255" in checks.weaker_than_larger_epsilon(falling)[0].message
+    assert checks.weaker_than_larger_epsilon(rising) == []
+
+
+def test_black_box_beats_white_box() -> None:
+    sees = {"confidence_membership": "posterior", "uma": "weights"}
+    board = board_with(Place("confidence_membership", "unlearned", 0, "salun"), ("confidence_membership.mia_member_rate", 95, 100, {}))
+    white = Place("uma", "unlearned", 0, "salun")
+    for hits, expected in ((20, ["black-box-beats-white-box"]), (99, [])):
+        board.measures[white] = board_with(white, ("uma.mia_member_rate", hits, 100, {"epsilon": 0.03})).measures[white]
+        assert [w.name for w in checks.black_beats_white(board, sees)] == expected
+
+
+def test_control_that_knows_a_class_it_never_saw() -> None:
+    place = Place("accuracy", "retrained", 0)
+    bad = board_with(place, ("forget_accuracy", 60, 100, {}))
+    good = board_with(place, ("forget_accuracy", 1, 100, {}))
+    ids = [np.array(["a", "b"])]
+    assert checks.broken_controls(bad, [0], 0, ids, {"x"}, True, 10)
+    assert checks.broken_controls(good, [0], 0, ids, {"x"}, True, 10) == []
+    assert "trained on 1 of the 2" in checks.broken_controls(good, [0], 0, ids, {"a", "y"}, True, 10)[0]
+
+
+def test_control_that_knows_forgotten_records_better_than_unseen_ones() -> None:
+    place = Place("accuracy", "retrained", 0)
+    for known, expected in ((498, 1), (410, 0)):
+        board = board_with(place, ("forget_accuracy", known, 500, {}), ("heldout_accuracy", 400, 500, {}))
+        assert len(checks.broken_controls(board, [0], 0, [np.array(["a"])], {"x"}, False, 10)) == expected
+
+
+def test_base_accuracy_and_size(digits: Split) -> None:
+    board = board_with(Place("accuracy", "original", 0), ("test_accuracy", 12, 100, {}))
+    names = [w.name for w in checks.self_checks(board, digits, [0], [5], [], {})]
+    assert names == ["base-accuracy-near-chance", "single-seed", "few-records"]
+    fine = board_with(Place("accuracy", "original", 0), ("test_accuracy", 90, 100, {}))
+    assert [w.name for w in checks.self_checks(fine, digits, [0, 1], [50, 50], [], {})] == []
+
+
+def test_every_warning_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "warnings.md").read_text()
+    for name, (when, meaning) in checks.MEANINGS.items():
+        assert f"## {name}\n\nRaised if {when}.\n\n{meaning}\n" in page, name

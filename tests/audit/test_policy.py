@@ -1,0 +1,92 @@
+"""The rules from measures to verdicts, one situation each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from palimpsest.audit.policy import Evidence, Policy, Reading
+from palimpsest.types import Finding, Measure
+
+
+def diff(value: float, spread: float = 0.01) -> Measure:
+    return Measure("difference", value, value - spread, value + spread, 100)
+
+
+def read(name: str = "uma.forget_accuracy at ε = 8/255", **changes: object) -> Reading:
+    """A reading that says: forgotten, and the attack could have told."""
+    base = Reading(
+        name=name,
+        attack=name.split(".")[0],
+        value=0.02,
+        minus_retrained=diff(0.01),
+        minus_original=diff(-0.98),
+        separation=diff(0.99),
+        minus_matched=diff(0.0),
+        needs_match=True,
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def honest(**changes: object) -> Evidence:
+    base = Evidence(
+        forget=read("forget_accuracy"), test=read("test_accuracy", minus_retrained=diff(0.0)), readings=[read()], class_wise=True
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+CASES = {
+    "honest": (honest(), Finding.FORGOTTEN),
+    "broken control": (honest(broken=["a control was trained on the forget set"]), Finding.INCONCLUSIVE),
+    "failed": (honest(failed=["seed 0: weights not finite"]), Finding.INCONCLUSIVE),
+    "same weights": (honest(identical=True), Finding.NOT_APPLIED),
+    "forget accuracy as before": (
+        honest(forget=read("forget_accuracy", value=1.0, minus_original=diff(0.0), minus_retrained=diff(0.99))),
+        Finding.NOT_APPLIED,
+    ),
+    "test accuracy collapsed": (honest(test=read("test_accuracy", minus_retrained=diff(-0.5))), Finding.OVER_FORGOTTEN),
+    "knows less than retraining": (
+        honest(forget=read("forget_accuracy", minus_retrained=diff(-0.4), minus_original=diff(-0.5), separation=diff(0.0))),
+        Finding.OVER_FORGOTTEN,
+    ),
+    "membership far below chance": (
+        honest(readings=[read("confidence_membership.auc", value=0.2, minus_retrained=diff(-0.3), minus_matched=None, needs_match=False)]),
+        Finding.OVER_FORGOTTEN,
+    ),
+    "beyond both controls": (honest(readings=[read(value=0.9, minus_retrained=diff(0.9), minus_matched=diff(0.5))]), Finding.RESIDUAL),
+    "beyond retraining only": (
+        honest(readings=[read(value=0.9, minus_retrained=diff(0.9), minus_matched=diff(0.02))]),
+        Finding.SUPPRESSED_HEAD,
+    ),
+    "no matched control to tell": (honest(readings=[read(value=0.9, minus_retrained=diff(0.9), minus_matched=None)]), Finding.SUPPRESSED_HEAD),
+    "beyond retraining, no match needed": (
+        honest(readings=[read(value=0.9, minus_retrained=diff(0.9), minus_matched=None, needs_match=False)]),
+        Finding.RESIDUAL,
+    ),
+    "within the noise of retraining": (honest(readings=[read(value=0.2, minus_retrained=diff(0.18), noise=0.2)]), Finding.FORGOTTEN),
+    "too uncertain": (honest(readings=[read(value=0.3, minus_retrained=diff(0.3, 0.29))]), Finding.INCONCLUSIVE),
+    "attack cannot tell": (honest(readings=[read(value=0.99, minus_retrained=diff(0.01), separation=diff(0.01))]), Finding.INCONCLUSIVE),
+    "no attack": (honest(readings=[]), Finding.INCONCLUSIVE),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_situation(name: str) -> None:
+    evidence, expected = CASES[name]
+    finding, because = Policy().judge(evidence)
+    assert finding == expected, because
+    assert because
+    assert all(because)
+
+
+def test_margin_matters() -> None:
+    evidence = honest(readings=[read(value=0.09, minus_retrained=diff(0.08), minus_matched=diff(0.08))])
+    assert Policy(margin=0.05).judge(evidence)[0] == Finding.RESIDUAL
+    assert Policy(margin=0.2).judge(evidence)[0] == Finding.FORGOTTEN
+
+
+def test_utility_matters() -> None:
+    evidence = honest(test=read("test_accuracy", minus_retrained=diff(-0.15)))
+    assert Policy(utility=0.10).judge(evidence)[0] == Finding.OVER_FORGOTTEN
+    assert Policy(utility=0.20).judge(evidence)[0] == Finding.FORGOTTEN

@@ -1,0 +1,40 @@
+"""A situation on digits that the contract tests of attacks and verifiers share: forget class 0."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+from palimpsest.case import Case
+from palimpsest.data.digits import Digits
+from palimpsest.forget.selection import select
+from palimpsest.learn.base import Trained
+from palimpsest.learn.plain import Plain
+from palimpsest.learn.recipe import Recipe
+from palimpsest.models.convnet import ConvNet
+from palimpsest.rng import Rng
+from palimpsest.task import Classification
+
+
+@dataclass(frozen=True)
+class Situation:
+    original: Trained
+    retrained: tuple[Trained, Trained]
+    case: Case
+
+    def of(self, subject: Trained, target: str) -> Case:
+        others = tuple(control for control in self.retrained if control is not subject)
+        return replace(self.case, subject=subject, target=target, controls=others)
+
+
+@cache
+def situation(selection: str = "class=0") -> Situation:
+    split = Digits(limit=600).load()
+    task = Classification.of(split)
+    recipe, factory = Recipe(epochs=8, batch_size=64), ConvNet(width=3)
+    request = select(selection, split.train, split.classes, rng=Rng(0))
+    retain = split.train.without(request.ids.tolist())
+    original = Plain().fit(task, split.train, recipe, factory, rng=Rng(0).child("original"))
+    first, second = (Plain().fit(task, retain, recipe, factory, rng=Rng(0).child("control", i)) for i in range(2))
+    case = Case(split, (request,), original, original, "original", (first, second), 0)
+    return Situation(original, (first, second), case)

@@ -1,0 +1,99 @@
+"""What every verifier must pass."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from palimpsest.catalog import members
+from palimpsest.threat import same_weights
+from palimpsest.types import Measure
+from palimpsest.verify.base import Verifier
+from tests.contract.situations import situation
+
+NAMES = sorted(members("verifiers"))
+
+
+def measured(verifier: Verifier, target: str) -> dict[str, Measure]:
+    here = situation()
+    subject = here.original if target == "original" else here.retrained[0]
+    return {measure.name: measure for measure in verifier.measure(verifier.verify(here.of(subject, target)))}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_models_are_left_as_they_were(name: str) -> None:
+    here = situation()
+    models = [here.original.model, *(control.model for control in here.retrained)]
+    before = [copy.deepcopy(model) for model in models]
+    modes = [[module.training for module in model.modules()] for model in models]
+    members("verifiers")[name]().verify(here.of(here.original, "original"))
+    assert all(same_weights(model, old) for model, old in zip(models, before, strict=True))
+    assert [[module.training for module in model.modules()] for model in models] == modes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_are_per_record_and_repeat(name: str) -> None:
+    here, verifier = situation(), members("verifiers")[name]()
+    one, two = (verifier.verify(here.of(here.retrained[0], "retrained")) for _ in range(2))
+    assert one.unit == "record"
+    assert set(one.ids.tolist()) <= {*here.case.split.train.ids.tolist(), *here.case.split.test.ids.tolist()}
+    for key in one.arrays:
+        np.testing.assert_array_equal(one[key], two[key])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_measures_have_intervals(name: str) -> None:
+    for measure in measured(members("verifiers")[name](), "retrained").values():
+        assert measure.low <= measure.value + 1e-9
+        assert measure.value <= measure.high + 1e-9
+        assert measure.n > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tells_original_from_retrained(name: str) -> None:
+    """Forgetting a whole class is no small thing: each verifier's first forget measure sees it."""
+    verifier = members("verifiers")[name]()
+    key = {
+        "accuracy": "forget_accuracy",
+        "retrain_gap": "retrain_gap.js_divergence_forget",
+        "robust_unlearning": "robust_unlearning.forget_distance",
+        "relearn_time": "relearn_time.steps",
+    }[name]
+    original, retrained = measured(verifier, "original")[key], measured(verifier, "retrained")[key]
+    assert original.high < retrained.low or original.low > retrained.high
+
+
+def test_two_retrained_models_are_close() -> None:
+    """Zero gap up to the noise of training, which the other verifiers of this pair show too."""
+    gap = measured(members("verifiers")["retrain_gap"](), "retrained")
+    assert gap["retrain_gap.accuracy"].value < 0.03
+    far = measured(members("verifiers")["retrain_gap"](), "original")
+    assert far["retrain_gap.accuracy"].value > 0.2
+
+
+def test_a_model_is_at_no_distance_from_itself() -> None:
+    here = situation()
+    scores = members("verifiers")["robust_unlearning"]().verify(here.of(here.original, "original"))
+    assert float(np.abs(scores["distance"]).max()) == 0.0
+
+
+def test_known_accuracy() -> None:
+    """By hand: share of equal predictions."""
+    here = situation()
+    forget = here.case.forget
+    with torch.no_grad():
+        right = (here.original.model(forget.batch().inputs["image"]).argmax(1) == forget.targets).float().mean().item()
+    assert measured(members("verifiers")["accuracy"](), "original")["forget_accuracy"].value == pytest.approx(right)
+
+
+def test_relearn_steps_by_hand() -> None:
+    from palimpsest.types import Scores
+    from palimpsest.verify.relearn_time import RelearnTime
+
+    scores = Scores("record", np.array(["a", "b", "c", "d"]), {"relearned_at": np.array([0, 10, 20, 42])})
+    steps, share = RelearnTime(steps=40).measure(scores)
+    assert steps.value == 18.0
+    assert share.value == 0.75
