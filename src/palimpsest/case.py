@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
+from torch import Tensor, nn
 
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
+from palimpsest.task import Classification, predict
 from palimpsest.types import Examples, ForgetRequest, Split
 
+GROUPS = ("retain", "forget", "test", "heldout")
 TARGETS = ("original", "retrained", "unlearned", "placebo", "bias-matched", "clean", "honest")
 
 
@@ -36,6 +39,9 @@ class Case:
     seed: int = 0
     unlearner: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    answers: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = field(
+        default_factory=WeakKeyDictionary, repr=False, compare=False
+    )  # posteriors already asked for; cases of one stage share them
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
@@ -74,6 +80,20 @@ class Case:
         """Test records of the classes that are still to be known (without the classes forgotten whole)."""
         test = self.split.test
         return test.take(~np.isin(test.targets.cpu().numpy(), self.forgotten_classes))
+
+    def group(self, name: str) -> Examples:
+        """The records of a group: retain, forget, test or heldout."""
+        if name not in GROUPS:
+            raise BadInput("group of records", got=name, expected=", ".join(GROUPS))
+        part: Examples = getattr(self, name)
+        return part
+
+    def posterior(self, trained: Trained, group: str) -> Tensor:
+        """A model's posteriors of a group's records, shape (n, k), asked for once per model."""
+        known = self.answers.setdefault(trained.model, {})
+        if group not in known:
+            known[group] = predict(self.task, trained.model, self.group(group))
+        return known[group]
 
     def of(self, subject: Trained, target: str, **extra: Any) -> Case:
         """The same situation with another model in the subject's place: a control."""

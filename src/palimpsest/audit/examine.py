@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -75,7 +76,8 @@ def _placebo(stage: Stage, label: str, made: Made) -> Seat:
 
     def case() -> Case:
         situation = stage.case(made, "placebo", ())
-        return replace(situation, extra={**situation.extra, "forget": situation.heldout})
+        other = {**situation.extra, "forget": situation.heldout}
+        return replace(situation, extra=other, answers=WeakKeyDictionary())
 
     return Seat("placebo", made, case, {"controls": [], "placebo": True}, label)
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
+from torch import Tensor, nn
 
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.workshop import Made, Workshop
@@ -30,7 +32,7 @@ class Stage:
     controls: tuple[Made, ...]
     unlearned: Mapping[str, Made | Exception]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    guarantees: Mapping[str, str] = field(default_factory=dict)
+    answers: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = field(default_factory=WeakKeyDictionary, repr=False)
 
     @property
     def index(self) -> int:
@@ -47,6 +49,7 @@ class Stage:
             target,
             tuple(control.trained for control in controls),
             self.seed,
+            answers=self.answers,
         )
 
     @cached_property
@@ -105,5 +108,4 @@ def stages(plan: Plan, split: Split, shop: Workshop, seed: int) -> Iterator[Stag
             controls,
             dict(current),
             {label: settings_of(unlearner) for label, unlearner in labels(plan).items()},
-            {label: unlearner.guarantee for label, unlearner in labels(plan).items()},
         )

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palimpsest.case import Case
+from palimpsest.case import GROUPS, Case
 from palimpsest.measures.intervals import share
-from palimpsest.task import predict
 from palimpsest.types import Array, Examples, Measure, Scores
 from palimpsest.verify.base import Verifier
-
-GROUPS = ("retain", "forget", "test", "heldout")
 
 
 @dataclass(frozen=True)
@@ -31,8 +28,8 @@ class Accuracy(Verifier):
     def verify(self, case: Case) -> Scores:
         """Scores per record: `group` (0 retain, 1 forget, 2 test, 3 held out), `correct`, `confidence` in the true class."""
 
-        def columns(part: Examples) -> dict[str, Array]:
-            posterior, targets = predict(case.task, case.subject.model, part), part.targets.cpu()
+        def columns(group: str, part: Examples) -> dict[str, Array]:
+            posterior, targets = case.posterior(case.subject, group), part.targets.cpu()
             return {
                 "correct": (posterior.argmax(1) == targets).numpy(),
                 "confidence": posterior.gather(1, targets[:, None]).flatten().numpy(),
@@ -50,10 +47,10 @@ class Accuracy(Verifier):
         return (*found, share("train_accuracy", correct[group <= 1], stream="train"))
 
 
-def by_group(case: Case, columns: Callable[[Examples], dict[str, Array]]) -> Scores:
+def by_group(case: Case, columns: Callable[[str, Examples], dict[str, Array]]) -> Scores:
     """Scores of the case's groups of records, one below the other, with the column `group` (a place in `GROUPS`)."""
-    parts = [(index, part) for index, part in enumerate((case.retain, case.forget, case.test, case.heldout)) if len(part)]
-    scored = [columns(part) for _, part in parts]
-    arrays = {name: np.concatenate([column[name] for column in scored]) for name in scored[0]}
-    arrays["group"] = np.repeat([index for index, _ in parts], [len(part) for _, part in parts])
-    return Scores("record", np.concatenate([part.ids for _, part in parts]), arrays)
+    parts = [(index, name, case.group(name)) for index, name in enumerate(GROUPS) if len(case.group(name))]
+    scored = [columns(name, part) for _, name, part in parts]
+    arrays = {key: np.concatenate([column[key] for column in scored]) for key in scored[0]}
+    arrays["group"] = np.repeat([index for index, _, _ in parts], [len(part) for _, _, part in parts])
+    return Scores("record", np.concatenate([part.ids for _, _, part in parts]), arrays)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from palimpsest.case import Case
+from palimpsest.case import GROUPS, Case
 from palimpsest.errors import BadInput
 from palimpsest.measures.divergence import jensen_shannon
 from palimpsest.measures.intervals import mean, statistic
-from palimpsest.task import predict
 from palimpsest.types import Array, Examples, Measure, Scores
-from palimpsest.verify.accuracy import GROUPS, by_group
+from palimpsest.verify.accuracy import by_group
 from palimpsest.verify.base import Verifier
 
 
@@ -37,10 +36,10 @@ class RetrainGap(Verifier):
         if not controls:
             raise BadInput("retrain_gap", got="no retrained control", expected="one or more", do="raise --controls")
 
-        def columns(part: Examples) -> dict[str, Array]:
+        def columns(group: str, part: Examples) -> dict[str, Array]:
             targets = part.targets.cpu()
-            own = predict(case.task, case.subject.model, part)
-            others = [predict(case.task, control.model, part) for control in controls]
+            own = case.posterior(case.subject, group)
+            others = [case.posterior(control, group) for control in controls]
             right = torch.stack([(other.argmax(1) == targets).double() for other in others]).mean(0)
             js = torch.stack([jensen_shannon(own, other) for other in others]).mean(0)
             correct = (own.argmax(1) == targets).double()

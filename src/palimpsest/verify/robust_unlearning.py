@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from palimpsest.case import Case
+from palimpsest.case import GROUPS, Case
 from palimpsest.measures.divergence import euclidean
 from palimpsest.measures.intervals import mean
-from palimpsest.task import predict
 from palimpsest.types import Array, Examples, Measure, Scores
-from palimpsest.verify.accuracy import GROUPS, by_group
+from palimpsest.verify.accuracy import by_group
 from palimpsest.verify.base import Verifier
 
 
@@ -26,8 +25,8 @@ class RobustUnlearning(Verifier):
     def verify(self, case: Case) -> Scores:
         """Scores per record: `group` and `distance` between the subject's and the original's posterior, in [0, √2]."""
 
-        def columns(part: Examples) -> dict[str, Array]:
-            after, before = (predict(case.task, model, part) for model in (case.subject.model, case.original.model))
+        def columns(group: str, part: Examples) -> dict[str, Array]:
+            after, before = (case.posterior(model, group) for model in (case.subject, case.original))
             return {"distance": euclidean(after, before).numpy()}
 
         return by_group(case, columns)
