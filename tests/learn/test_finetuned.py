@@ -1,0 +1,111 @@
+"""Training from given weights: what is in the file decides, not its name; what does not fit is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from palimpsest.catalog import identity, make
+from palimpsest.errors import BadInput
+from palimpsest.learn.base import Trained
+from palimpsest.learn.finetuned import Finetuned
+from palimpsest.learn.plain import Plain
+from palimpsest.learn.recipe import Recipe
+from palimpsest.models.convnet import ConvNet
+from palimpsest.models.files import write_weights
+from palimpsest.models.mlp import Mlp
+from palimpsest.rng import Rng
+from palimpsest.task import Classification, predict
+from palimpsest.types import Split
+from palimpsest.unlearn.retrain import Retrain
+
+FACTORY = ConvNet(width=2)
+
+
+@pytest.fixture
+def given(digits_task: Classification, tmp_path: Path) -> Path:
+    path = tmp_path / "given.safetensors"
+    model = FACTORY.build(digits_task, Rng(7))
+    next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)).running_mean.fill_(0.3)  # type: ignore[union-attr, operator]
+    write_weights(path, model)
+    return path
+
+
+def fit(path: Path, digits: Split, task: Classification, epochs: int, seed: int = 0) -> Trained:
+    few = digits.train.take(list(range(60)))
+    return Finetuned(str(path)).fit(task, few, Recipe(epochs=epochs, batch_size=32), FACTORY, rng=Rng(seed))
+
+
+def test_it_starts_from_the_given_weights_and_keeps_them(
+    given: Path, digits: Split, digits_task: Classification
+) -> None:
+    start = fit(given, digits, digits_task, epochs=0)
+    source = FACTORY.build(digits_task, Rng(7)).state_dict()
+    found = start.model.state_dict()
+    assert torch.equal(found["network.0.0.weight"], source["network.0.0.weight"])
+    assert found["network.0.1.running_mean"].tolist() == pytest.approx([0.3, 0.3])
+    assert all(torch.equal(value, found[name]) for name, value in start.initial().items())
+    trained = fit(given, digits, digits_task, epochs=1)
+    assert all(torch.equal(value, found[name]) for name, value in trained.initial().items())
+    assert not torch.equal(trained.model.state_dict()["network.0.0.weight"], found["network.0.0.weight"])
+
+
+def test_it_learns_on_rather_than_anew(tmp_path: Path, digits: Split, digits_task: Classification) -> None:
+    recipe = Recipe(epochs=2, batch_size=64, lr=0.1)
+    before = Plain().fit(digits_task, digits.train, recipe, Mlp(width=32, layers=2), rng=Rng(0))
+    path = tmp_path / "before.pt"
+    torch.save(before.model.state_dict(), path)
+    few = digits.train.take(list(range(30)))
+    after = Finetuned(str(path)).fit(digits_task, few, recipe, Mlp(width=32, layers=2), rng=Rng(1))
+    anew = Plain().fit(digits_task, few, recipe, Mlp(width=32, layers=2), rng=Rng(1))
+
+    def accuracy(trained: Trained) -> float:
+        answers = predict(digits_task, trained.model, digits.test).argmax(1)
+        return (answers == digits.test.targets).double().mean().item()
+
+    assert accuracy(after) > 0.8 > 0.6 > accuracy(anew)
+
+
+def test_retraining_starts_from_the_same_file(given: Path, digits: Split, digits_task: Classification) -> None:
+    trained = fit(given, digits, digits_task, epochs=1)
+    forget = digits.train.only(trained.ids[:10])
+    retain = digits.train.only(trained.ids[10:])
+    retrained = Retrain().unlearn(trained, retain, forget, rng=Rng(3))
+    expected = trained.learner.fit(digits_task, retain, trained.recipe, FACTORY, rng=Rng(3))  # type: ignore[union-attr, arg-type]
+    answers = [predict(digits_task, model, digits.test) for model in (retrained.model, expected.model)]
+    torch.testing.assert_close(*answers)
+
+
+def test_the_artifact_key_follows_the_contents(given: Path, tmp_path: Path, digits_task: Classification) -> None:
+    first = identity(Finetuned(str(given)))
+    assert first["name"] == "finetuned"
+    shutil.copy(given, tmp_path / "moved.safetensors")
+    state = FACTORY.build(digits_task, Rng(7))
+    assert identity(Finetuned(str(tmp_path / "moved.safetensors"))) == first
+    assert identity(Finetuned(str(given))) == first
+    write_weights(given, state)  # the same name, other contents
+    assert identity(Finetuned(str(given))) != first
+
+
+def test_weights_that_do_not_fit_are_refused(given: Path, digits: Split, digits_task: Classification) -> None:
+    few = digits.train.take(list(range(60)))
+    three = Classification(3, digits_task.shape, (0.5,), (0.25,), digits_task.domain, "image")
+    with pytest.raises(BadInput, match=r"shapes network\.10\.weight \(10, 8\) for \(3, 8\).*number of classes"):
+        Finetuned(str(given)).start(FACTORY, three, Rng(0))
+    with pytest.raises(BadInput, match=r"given\.safetensors: got shapes .*check the model's settings"):
+        Finetuned(str(given)).fit(digits_task, few, Recipe(epochs=1), ConvNet(width=3), rng=Rng(0))
+    with pytest.raises(BadInput, match=r"got missing network\.1\.0\.weight"):
+        Finetuned(str(given)).start(Mlp(), digits_task, Rng(0))
+
+
+def test_weights_are_required_and_must_be_there(digits_task: Classification) -> None:
+    with pytest.raises(BadInput, match=r"finetuned: got no weights.*--set finetuned\.weights="):
+        make("learners", "finetuned")
+    missing = make("learners", "finetuned", {"weights": "/nowhere/w.pt"})
+    with pytest.raises(BadInput, match=r"/nowhere/w\.pt: got No such file"):
+        missing.start(FACTORY, digits_task, Rng(0))
+    with pytest.raises(BadInput, match=r"/nowhere/w\.pt: got No such file"):
+        identity(missing)
