@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from palimpsest.record import Cell, MeasureRow
-from palimpsest.types import Cost, Measure, Scores
+from palimpsest.types import Array, Cost, Ids, Measure, Scores
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,26 @@ class Place:
     replica: int = 0
 
 
+@dataclass(frozen=True)
+class Picture:
+    """Attacked inputs of a cell, shape (n, channels, height, width), the ids of their records, and the radius."""
+
+    place: Place
+    ids: Ids
+    attacked: Array
+    epsilon: float
+    before: Array
+    after: Array
+
+
 @dataclass
 class Board:
-    """Cells in the order in which they were made, their scores and measures."""
+    """Cells in the order in which they were made, their scores and measures, and pictures of attacked images."""
 
     cells: list[Cell] = field(default_factory=list)
     scores: dict[str, Scores] = field(default_factory=dict)
     measures: dict[Place, dict[Any, Measure]] = field(default_factory=dict)
+    pictures: list[Picture] = field(default_factory=list)
 
     def add(
         self,

@@ -10,15 +10,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from palimpsest.attack.base import Attack
-from palimpsest.audit.board import Board, Place
+from palimpsest.audit.board import Board, Picture, Place
 from palimpsest.audit.controls import bias_matched
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.stage import Stage
 from palimpsest.audit.workshop import Made, Scored, Workshop
 from palimpsest.case import Case, held_out
 from palimpsest.catalog import name_of, settings_of
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, StoreError
 from palimpsest.store import digest
+from palimpsest.types import Array, Scores
 from palimpsest.verify.base import Verifier
 
 FAILURES = (PalimpsestError, RuntimeError, ArithmeticError, ValueError, np.linalg.LinAlgError)
@@ -133,6 +134,8 @@ def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Wor
             else shop.verify(by, seat.made, seat.case, about, holds)
         )
         measures = by.measure(scored.scores)
+    except StoreError:  # a full disk is no fault of the attack
+        raise
     except FAILURES as error:
         board.fail(place, f"{type(error).__name__}: {error}", **head)
         return
@@ -145,6 +148,15 @@ def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Wor
         scores=scored.scores,
         measures=measures,
     )
+    if scored.shown is not None and scored.shown.dim() == 4 and stage.seed == plan.seeds[0]:
+        board.pictures.append(_picture(place, scored.scores, scored.shown.numpy()))
+
+
+def _picture(place: Place, scores: Scores, attacked: Array) -> Picture:
+    """The attacked images with what the model answers before and after, for the largest radius."""
+    widest, n = int(np.argmax(scores.axes["epsilon"])), len(attacked)
+    before, after = scores["clean_prediction"][:n], scores["attacked_prediction"][:n, widest]
+    return Picture(place, scores.ids[:n], attacked, scores.axes["epsilon"][widest], before, after)
 
 
 def _head(plan: Plan, stage: Stage, by: Attack | Verifier, label: str) -> dict[str, Any]:

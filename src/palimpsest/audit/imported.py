@@ -21,7 +21,7 @@ from palimpsest.types import Ids, Split
 def imported_stage(plan: Plan, imported: Imported, split: Split, shop: Workshop, seed: int) -> Stage:
     """The stage of imported weights: one request, controls given, trained with the plan's recipe, or none."""
     rng = Rng(seed)
-    split = _trained_part(split, imported.train_ids)
+    split = trained_part(split, imported.train_ids)
     request = select(plan.forget[0], split.train, split.classes, rng=rng.child("request", 0))
     retain = shop.task.remove(split.train, request.ids.tolist())
     original = _made(plan, shop, imported.original, split.train.ids, rng)
@@ -39,7 +39,7 @@ def imported_stage(plan: Plan, imported: Imported, split: Split, shop: Workshop,
     return Stage(seed, split, (request,), original, controls, unlearned, settings)
 
 
-def _trained_part(split: Split, train_ids: tuple[str, ...] | None) -> Split:
+def trained_part(split: Split, train_ids: tuple[str, ...] | None) -> Split:
     """The split whose training records are those that the model was trained on."""
     if train_ids is None:
         return split

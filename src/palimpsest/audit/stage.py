@@ -15,9 +15,10 @@ from palimpsest.audit.plan import Plan
 from palimpsest.audit.workshop import Made, Workshop
 from palimpsest.case import Case, classes_gone
 from palimpsest.catalog import name_of, settings_of
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import PalimpsestError, StoreError
 from palimpsest.forget.selection import select
 from palimpsest.rng import Rng
+from palimpsest.task import Classification
 from palimpsest.types import ForgetRequest, Split
 
 
@@ -76,15 +77,25 @@ def labels(plan: Plan) -> dict[str, Any]:
     return found
 
 
+def chosen_requests(plan: Plan, split: Split, task: Classification, seed: int) -> list[ForgetRequest]:
+    """What each request of one seed names, in order. Raises BadInput for one that cannot be granted."""
+    remaining, requests = split.train, []
+    for index, selection in enumerate(plan.forget):
+        request = select(selection, remaining, split.classes, rng=Rng(seed).child("request", index))
+        requests.append(request)
+        remaining = task.remove(remaining, request.ids.tolist())
+    return requests
+
+
 def stages(plan: Plan, split: Split, shop: Workshop, seed: int) -> Iterator[Stage]:
     """One stage per request, in order: each method unlearns from where its last request left it."""
     rng = Rng(seed)
+    chosen = chosen_requests(plan, split, shop.task, seed)
     original = shop.fit(plan.learner, plan.recipe, plan.model, split.train, rng.child("original"))
     current: dict[str, Made | Exception] = dict.fromkeys(labels(plan), original)
     requests: list[ForgetRequest] = []
     remaining = split.train
-    for index, selection in enumerate(plan.forget):
-        request = select(selection, remaining, split.classes, rng=rng.child("request", index))
+    for index, request in enumerate(chosen):
         requests.append(request)
         forget = remaining.only(request.ids.tolist())
         remaining = shop.task.remove(remaining, request.ids.tolist())
@@ -98,6 +109,8 @@ def stages(plan: Plan, split: Split, shop: Workshop, seed: int) -> Iterator[Stag
                 continue
             try:
                 current[label] = shop.unlearn(unlearner, before, remaining, forget, rng.child("unlearn", label, index))
+            except StoreError:  # a full disk is no fault of the method
+                raise
             except (PalimpsestError, RuntimeError, ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
                 current[label] = error  # the method's cells are recorded as failed, with this reason
         yield Stage(

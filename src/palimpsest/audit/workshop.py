@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -46,14 +47,22 @@ class Made:
         return self.get()
 
 
+SHOWN = 6
+"""Attacked inputs kept with the scores, for the report's pictures."""
+
+
 @dataclass(frozen=True)
 class Scored:
-    """Scores, the key that they are stored under, and what making them took; `guess` is there only when made just now."""
+    """Scores, the key that they are stored under, and what making them took.
+
+    shown: a few attacked inputs of the largest budget, shape (up to SHOWN, *shape), of the first scored records; None where the
+    attack changes no inputs, or contents are redacted.
+    """
 
     key: str
     scores: Scores
     seconds: float
-    guess: Guess | None = None
+    shown: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -162,19 +171,22 @@ class Workshop:
             "environment": environment(self.device),
         }
         found = self.store.get("scores", spec)
-        guess = None
         if found is None:
-            start = torch_seconds()
+            start = wall()
             scores, guess = run()
-            seconds = torch_seconds() - start
-            tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in scores.arrays.items()}
+            seconds = wall() - start
+            tensors = {f"scores/{name}": torch.from_numpy(np.ascontiguousarray(v)) for name, v in scores.arrays.items()}
+            if guess is not None and "attacked" in guess.tensors and not self.store.redact:
+                widest = int(np.argmax(guess.info["epsilon"]))
+                tensors["attacked"] = guess.tensors["attacked"][:SHOWN, widest]
             info = {"unit": scores.unit, "ids": scores.ids.tolist(), "axes": dict(scores.axes), "seconds": seconds}
             found = self.store.put("scores", spec, tensors, info, {*map(str, holds), *scores.ids.tolist()})
             self.made["scores"] += 1
         axes = {name: tuple(values) for name, values in found.info["axes"].items()}
-        arrays = {name: value.numpy() for name, value in found.tensors.items()}
+        arrays = {name: value.numpy() for name, value in _named(found.tensors, "scores/").items()}
         scores = Scores(found.info["unit"], np.asarray(found.info["ids"], dtype=np.str_), arrays, axes)
-        return Scored(found.key, scores, found.info["seconds"], guess)
+        shown = None if self.store.redact else found.tensors.get("attacked")
+        return Scored(found.key, scores, found.info["seconds"], shown)
 
     def _spec(self, rng: Rng, **makers: Any) -> dict[str, Any]:
         return {
@@ -196,10 +208,8 @@ class Workshop:
         model.to(self.device).eval()
 
 
-def torch_seconds() -> float:
+def wall() -> float:
     """The wall clock once queued GPU work is done."""
-    import time
-
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
     return time.perf_counter()
