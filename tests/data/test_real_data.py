@@ -27,9 +27,9 @@ def folder(data_folder: Path, request: pytest.FixtureRequest) -> str:
     return str(place)
 
 
-def accuracy(split: Split, lr: float) -> float:
+def accuracy(split: Split, lr: float, epochs: int = 5) -> float:
     task = Classification.of(split)
-    made = Plain().fit(task, split.train, Recipe(epochs=5, lr=lr), Linear(), rng=Rng(0))
+    made = Plain().fit(task, split.train, Recipe(epochs=epochs, lr=lr), Linear(), rng=Rng(0))
     answers = predict(task, made.model, split.test).argmax(1)
     return float((answers == split.test.targets).float().mean())
 
@@ -55,7 +55,7 @@ def test_german_credit(offline: None, folder: str) -> None:
     assert len(split.train) + len(split.validation) + len(split.test) == 1000
     assert split.train.context["features"][0] == "attribute_1"
     assert open_data(folder, {"memory_limit": 0}).load().fingerprint == split.fingerprint
-    assert accuracy(split, 0.01) > 0.7
+    assert accuracy(split, 0.1, 20) > 0.72  # 0.707 of the test records are of one class
 
 
 @pytest.mark.parametrize("folder", ["imdb"], indirect=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -17,11 +18,22 @@ from palimpsest.types import Array, Examples, Ids, Split
 
 
 @dataclass(frozen=True)
+class Parting:
+    """Which records go where, as positions. Validation and test records are counted in the source's own validation and test
+    sets where it brings them, else among its training records, like `train`."""
+
+    train: Array
+    validation: Array
+    test: Array
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dataset(ABC):
     """Base of all data sets. A subclass says how its records are read; parting, checks and the fingerprint are here.
 
-    Records are parted by a hash of their ids, so a part never changes when the order of the source or another
-    record does.
+    Whether a record is a training, validation or test record is decided by a hash of its id alone. So no record changes
+    its part when the source is in another order, or when other records come or go. (A limit takes those with the lowest
+    hashes: a record that goes lets the next one in.)
     """
 
     kind: ClassVar[str] = "data"
@@ -42,25 +54,45 @@ class Dataset(ABC):
     def load(self) -> Split:
         """Reads the records. Raises BadInput for a missing file or column, non-finite values, or fewer than two classes."""
 
+    def parted(self, name: str, ids: Ids, *, validation: Ids | None = None, test: Ids | None = None) -> Parting:
+        """Parts records by their ids alone, before any is decoded. The limit counts training and validation together."""
+        for field, share in (("validation", self.validation), ("test", self.test)):
+            if not 0 < share < 1:
+                raise BadInput(f"{name}.{field}", got=share, expected="a share between 0 and 1")
+        if self.limit is not None and self.limit < 10:
+            raise BadInput(f"{name}.limit", got=self.limit, expected="at least 10 records")
+        pool = np.arange(len(ids))
+        if test is None:
+            drawn = by_share(ids, "test", self.test)
+            pool, tested = pool[~drawn], self._limited(ids, pool[drawn])
+        else:
+            tested = self._limited(test, np.arange(len(test)))
+        pool = self._limited(ids, pool)
+        if validation is None:
+            drawn = by_share(ids[pool], "validation", self.validation)
+            return Parting(pool[~drawn], pool[drawn], tested)
+        return Parting(pool, self._limited(validation, np.arange(len(validation))), tested)
+
+    def _limited(self, ids: Ids, positions: Array) -> Array:
+        """Those of the positions that the limit leaves, in their order."""
+        if self.limit is None or len(positions) <= self.limit:
+            return positions
+        return positions[np.sort(np.argsort(hashes(ids[positions], "limit"), kind="stable")[: self.limit])]
+
     def part(
         self, name: str, kind: str, records: Examples, classes: tuple[str, ...], test: Examples | None = None
     ) -> Split:
         """Parts records into train, validation and test, applies the limit, checks and fingerprints."""
-        for field, share in (("validation", self.validation), ("test", self.test)):
-            if not 0 < share < 1:
-                raise BadInput(f"{name}.{field}", got=share, expected="a share between 0 and 1")
-        if test is None:
-            order = by_hash(records.ids, "test")
-            cut = round(self.test * len(records))
-            test, records = records.take(np.sort(order[:cut])), records.take(np.sort(order[cut:]))
-        if self.limit is not None:
-            if self.limit < 10:
-                raise BadInput(f"{name}.limit", got=self.limit, expected="at least 10 records")
-            records, test = (first_by_hash(part, self.limit) for part in (records, test))
-        order = by_hash(records.ids, "validation")
-        cut = max(1, round(self.validation * len(records)))
-        train, held = records.take(np.sort(order[cut:])), records.take(np.sort(order[:cut]))
-        for part_name, part in (("train", train), ("validation", held), ("test", test)):
+        where = self.parted(name, records.ids, test=None if test is None else test.ids)
+        held = records.take(where.validation)
+        tested = (records if test is None else test).take(where.test)
+        return self.checked(name, kind, records.take(where.train), held, tested, classes)
+
+    def checked(
+        self, name: str, kind: str, train: Examples, validation: Examples, test: Examples, classes: tuple[str, ...]
+    ) -> Split:
+        """The split of these parts, checked and fingerprinted."""
+        for part_name, part in (("train", train), ("validation", validation), ("test", test)):
             check(f"{name}: {part_name}", part)
         present = np.unique(train.targets.numpy())
         if len(present) < 2:
@@ -70,49 +102,62 @@ class Dataset(ABC):
                 expected="at least 2",
                 do="check the label column",
             )
-        low, high = (torch.zeros(()), torch.ones(())) if kind == "image" else bounds(train, held, test)
-        return Split(name, kind, train, held, test, classes, fingerprint(train, held, test), (low, high))
+        low, high = (torch.zeros(()), torch.ones(())) if kind == "image" else bounds(train, validation, test)
+        mark = fingerprint(train, validation, test)
+        return Split(name, kind, train, validation, test, classes, mark, (low, high))
 
 
-def by_hash(ids: Ids, salt: str) -> Array:
-    """Positions in the order of a salted hash of the ids: a shuffle that depends on nothing but the names."""
+def hashes(ids: Ids, salt: str) -> Array:
+    """A number in [0, 2**64) for each id, uniform, that depends on nothing but the id and the salt."""
     keys = [hashlib.blake2b(f"{salt}:{name}".encode(), digest_size=8).digest() for name in ids.tolist()]
-    return np.argsort(np.array([int.from_bytes(key, "big") for key in keys], dtype=np.uint64), kind="stable")
+    return np.array([int.from_bytes(key, "big") for key in keys], dtype=np.uint64)
 
 
-def first_by_hash(part: Examples, limit: int) -> Examples:
-    return part if len(part) <= limit else part.take(np.sort(by_hash(part.ids, "limit")[:limit]))
+def by_share(ids: Ids, salt: str, share: float) -> Array:
+    """Boolean mask of the ids whose hash lies in the first `share` of its range: about that share of them, at least one."""
+    keys = hashes(ids, salt)
+    drawn = keys < np.uint64(share * 2**64)
+    if len(keys) and not drawn.any():
+        drawn[np.argmin(keys)] = True
+    return drawn
 
 
-def check(where: str, part: Examples, chunk: int = 4096) -> None:
+def chunks(part: Examples, bytes_at_once: int = 2**24) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """All stored values in order, a few MiB at a time: (position of the first record, input name → values)."""
+    row = sum(base[:1].numel() * base.element_size() for base in part.inputs.values())
+    step = max(1, bytes_at_once // max(1, row))
+    for start in range(0, len(part), step):
+        where = torch.arange(start, min(start + step, len(part)))
+        yield start, {name: part.raw(name, where) for name in sorted(part.inputs)}
+
+
+def check(where: str, part: Examples) -> None:
     """Refuses an empty part, and NaN or infinite values."""
     if not len(part):
         raise BadInput(where, got="no records", expected="at least one", do="raise the limit or the share")
-    for name, base in part.inputs.items():
-        if not base.is_floating_point():
-            continue
-        for start in range(0, len(part), chunk):
-            values = part.raw(name, torch.arange(start, min(start + chunk, len(part))))
+    if not any(base.is_floating_point() for base in part.inputs.values()):
+        return
+    for start, inputs in chunks(part):
+        for name, values in inputs.items():
             if not bool(torch.isfinite(values).all()):
                 row = int((~torch.isfinite(values)).flatten(1).any(1).nonzero()[0]) + start
-                got = f"a NaN or infinite value in {name!r} of record {part.ids[row]!r}"
+                got = f"a NaN or infinite value in {name!r} of record {str(part.ids[row])!r}"
                 raise BadInput(where, got=got, expected="finite numbers", do="fill or drop such rows")
 
 
-def bounds(*parts: Examples, chunk: int = 4096) -> tuple[Tensor, Tensor]:
+def bounds(*parts: Examples) -> tuple[Tensor, Tensor]:
     """Lowest and highest value of each feature over all records (the attacker's box, not used in training)."""
     lows, highs = [], []
     for part in parts:
         name = next(iter(part.inputs))
-        for start in range(0, len(part), chunk):
-            values = part.raw(name, torch.arange(start, min(start + chunk, len(part)))).float()
-            lows.append(values.amin(0))
-            highs.append(values.amax(0))
+        for _, inputs in chunks(part):
+            lows.append(inputs[name].float().amin(0))
+            highs.append(inputs[name].float().amax(0))
     return torch.stack(lows).amin(0), torch.stack(highs).amax(0)
 
 
-def fingerprint(*parts: Examples, chunk: int = 4096) -> str:
-    """SHA-256 over ids, targets and input values of all parts."""
+def fingerprint(*parts: Examples) -> str:
+    """SHA-256 over the ids, targets, owners and input values of all parts; not over where they are stored."""
     hasher = hashlib.sha256()
     for part in parts:
         hasher.update("\n".join(part.ids.tolist()).encode())
@@ -120,8 +165,8 @@ def fingerprint(*parts: Examples, chunk: int = 4096) -> str:
         if part.owners is not None:
             hasher.update("\n".join(part.owners.tolist()).encode())
         for name in sorted(part.inputs):
-            hasher.update(name.encode())
-            for start in range(0, len(part), chunk):
-                values = part.raw(name, torch.arange(start, min(start + chunk, len(part))))
-                hasher.update(np.ascontiguousarray(values.cpu().numpy()).tobytes())
+            base = part.inputs[name]
+            hasher.update(f"{name} {base.dtype} {tuple(base.shape[1:])}".encode())
+            for _, inputs in chunks(replace(part, inputs={name: base})):
+                hasher.update(np.ascontiguousarray(inputs[name].cpu().numpy()).tobytes())
     return hasher.hexdigest()
