@@ -27,6 +27,10 @@ ORDER = (
     ("audit",),
     ("report",),
     ("pipeline",),
+    ("presets",),
+    ("options",),
+    ("steps",),
+    ("contract",),
     ("studies",),
     ("cli", "service"),
 )
@@ -59,7 +63,7 @@ def imports(source: str) -> Iterator[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
             package, _, rest = name.partition(".")
-            if package == "palimpsest" and rest:
+            if package == "palimpsest" and rest not in ("", "__version__"):
                 yield rest.partition(".")[0]
 
 
@@ -105,6 +109,7 @@ BROKEN = {
     "service/app.py": ("import palimpsest.cli as c", "service.app imports cli"),
     "newcomer.py": ("", "newcomer: give 'newcomer' a place in the order"),
     "audit/policy.py": ("from palimpsest.newcomer import x", "audit.policy imports newcomer"),
+    "task.py": ("from palimpsest import Store", "task imports Store"),  # the public name would hide where it lives
 }  # fmt: skip
 
 

@@ -109,6 +109,8 @@ def find(kind: str, name: str) -> type:
 def load(target: str) -> Any:
     """The object behind `my_module:attribute`; a failing import keeps its own message."""
     module_name, _, attribute = target.partition(":")
+    if not module_name or module_name.startswith("."):
+        raise BadInput(target, got=f"module {module_name!r}", expected="my_module:MyClass, the module by its full name")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -159,9 +161,10 @@ def configure(cls: type, settings: Mapping[str, Any], name: str | None = None) -
 
 def _convert(label: str, value: Any, hint: Any) -> Any:
     if isinstance(value, str):
-        if value.lower() in ("none", "null"):
+        takes = {typing.get_origin(part) or part for part in (hint, *typing.get_args(hint))}
+        if value.lower() in ("none", "null") and type(None) in takes:
             value = None
-        elif tuple in (typing.get_origin(hint), hint):
+        elif tuple in takes:
             value = [_fraction(part) for part in value.split(",") if part.strip()]
         else:
             value = _fraction(value) if _is_number(hint) else value

@@ -26,7 +26,7 @@ class UnknownName(BadInput):
     """A name that is in no catalog; the nearest known names are part of the message."""
 
     def __init__(self, what: str, *, got: str, known: Iterable[str], do: str = "") -> None:
-        names = sorted(known)
+        names = sorted(set(known))
         near = get_close_matches(got, names, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else do
         super().__init__(what, got=repr(got), expected="one of " + ", ".join(names), do=hint)

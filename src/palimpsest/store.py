@@ -14,7 +14,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,7 @@ class Store:
             if not marker.exists():
                 self._write_file(marker, json.dumps({"format": FORMAT}).encode())
         try:
-            found = json.loads(marker.read_text())["format"]
+            found = int(json.loads(marker.read_text())["format"])
         except (ValueError, KeyError, TypeError):
             raise StoreError(
                 f"{marker}: got an unreadable file, expected {{'format': {FORMAT}}}; is this a store?"
@@ -139,14 +139,14 @@ class Store:
     def read(self, kind: str, key: str) -> Artifact | None:
         """As `get`, by key; raises CorruptArtifact where the bytes do not have the manifest's hash."""
         place = self._folder(kind, key)
-        if not place.exists():
-            return None
         try:
             manifest = json.loads((place / "manifest.json").read_text())
             data = (place / "tensors.safetensors").read_bytes()
         except (OSError, ValueError) as error:
+            if not place.exists():  # never made, or removed by another process while it was read
+                return None
             raise CorruptArtifact(f"{place}: got {error}, expected a manifest and its tensors") from error
-        if manifest.get("sha256") != hashlib.sha256(data).hexdigest():
+        if not _sealed(manifest) or manifest["sha256"] != hashlib.sha256(data).hexdigest():
             raise CorruptArtifact(
                 f"{place}: got other bytes than the manifest's hash names; the artifact will be made again"
             )
@@ -160,7 +160,11 @@ class Store:
         info: Mapping[str, Any],
         holds: Iterable[str],
     ) -> Artifact:
-        """Writes an artifact. `holds`: ids of the records that can be learnt of from it (trained on, attacked, scored)."""
+        """Writes an artifact. `holds`: ids of the records that can be learnt of from it (trained on, attacked, scored).
+
+        Between the two renames of a replacement neither version is there: a kill in that instant costs the artifact,
+        which is then made again.
+        """
         self.open()
         key = self.key(kind, spec)
         place = self._folder(kind, key)
@@ -177,17 +181,23 @@ class Store:
                     "holds": self._write_ids(holds),
                     "sha256": hashlib.sha256(data).hexdigest(),
                 }
+                manifest = json.loads(json.dumps(manifest, default=_refuse))  # as it will be read
+                manifest["seal"] = digest(manifest)
                 scratch.mkdir(parents=True)
                 self._write_file(scratch / "tensors.safetensors", data)
-                self._write_file(scratch / "manifest.json", json.dumps(manifest, indent=1, default=_refuse).encode())
+                self._write_file(scratch / "manifest.json", json.dumps(manifest, indent=1).encode())
                 place.parent.mkdir(parents=True, exist_ok=True)
-                if place.exists():
-                    self._remove(place)
-                with suppress(FileExistsError):  # another process made the same artifact meanwhile
+                doomed = self._aside(place)
+                try:
                     os.rename(scratch, place)
+                except OSError as error:  # another process made the same artifact meanwhile: theirs is as good
+                    if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                        raise
+                if doomed:
+                    shutil.rmtree(doomed, ignore_errors=True)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
-        return Artifact(kind, key, flat, json.loads(json.dumps(info, default=_refuse)))
+        return Artifact(kind, key, flat, manifest["info"])
 
     def drop(self, kind: str, spec: Mapping[str, Any]) -> None:
         self._remove(self._folder(kind, self.key(kind, spec)))
@@ -195,13 +205,15 @@ class Store:
     def entries(self) -> Iterator[Entry]:
         """Every artifact, in no promised order; a manifest that cannot be read shows as kind and key alone."""
         self.open()
-        for manifest_path in sorted((self.root / "artifacts").glob("*/*/*/manifest.json")):
-            place = manifest_path.parent
-            size = sum(part.stat().st_size for part in place.iterdir())
+        for place in sorted((self.root / "artifacts").glob("*/*/*")):
             try:
-                manifest = json.loads(manifest_path.read_text())
-            except ValueError:
-                manifest = {}
+                size = sum(part.stat().st_size for part in place.iterdir())
+                manifest = json.loads((place / "manifest.json").read_text())
+            except (OSError, ValueError):
+                if not place.exists():  # removed by another process
+                    continue
+                size, manifest = 0, None
+            manifest = manifest if isinstance(manifest, dict) else {}
             kind = place.parent.parent.name
             yield Entry(kind, place.name, place, size, manifest.get("spec", {}), manifest.get("holds", ""))
 
@@ -217,25 +229,29 @@ class Store:
 
     def gc(self) -> int:
         """Removes what nothing uses: leftovers of killed runs, damaged artifacts, id sets without artifact. Bytes freed."""
-        self.open()
-        freed = 0
-        for entry in self.verify():
-            freed += entry.bytes
+        damaged = self.verify()
+        for entry in damaged:
             self._remove(entry.path)
+        return sum(entry.bytes for entry in damaged) + self._sweep()
+
+    def _sweep(self) -> int:
+        freed = 0
         for scratch in (self.root / "tmp").iterdir():
-            owner = scratch.name.split("-")[0]
-            if not (owner.isdigit() and Path(f"/proc/{owner}").exists() and int(owner) != os.getpid()):
+            if _abandoned(scratch):
                 freed += sum(part.stat().st_size for part in scratch.rglob("*") if part.is_file())
                 shutil.rmtree(scratch, ignore_errors=True)
         used = {entry.holds for entry in self.entries()}
         for held in (self.root / "ids").iterdir():
-            if held.stem not in used:
+            if _abandoned(held) if held.name.startswith(".") else held.stem not in used:
                 freed += held.stat().st_size
                 held.unlink()
         return freed
 
     def purge(self, ids: Iterable[str]) -> list[Entry]:
-        """Removes every artifact that still holds one of these records, and says which those were."""
+        """Removes every artifact that still holds one of these records, and says which those were.
+
+        An artifact whose manifest or set of ids is lost or damaged may hold them: it goes too.
+        """
         wanted = set(ids)
         if not wanted:
             raise BadInput("purge", got="no ids", expected="at least one record id", do="one id per line in the file")
@@ -243,29 +259,39 @@ class Store:
         removed = []
         for entry in list(self.entries()):
             if entry.holds not in hits:
-                hits[entry.holds] = not wanted.isdisjoint(self.held(entry.holds))
+                hits[entry.holds] = self._may_hold(entry.holds, wanted)
             if hits[entry.holds]:
                 self._remove(entry.path)
                 removed.append(entry)
-        self.gc()
+        self._sweep()
         return removed
 
+    def _may_hold(self, key: str, wanted: set[str]) -> bool:
+        try:
+            return not wanted.isdisjoint(self.held(key))
+        except StoreError:
+            return True
+
     def held(self, key: str) -> list[str]:
-        """The ids in an id set. A missing set counts as unknown: a damaged store must not hide a record."""
+        """The ids in an id set. Raises StoreError where the set is lost or damaged: that must not hide a record."""
         path = self.root / "ids" / f"{key}.json"
-        if not path.exists():
+        try:
+            ids: list[str] = json.loads(path.read_text())
+        except (OSError, ValueError):
+            ids = []
+        if digest(ids) != key:
             raise StoreError(
-                f"{path}: got no file, expected the ids that an artifact holds; delete the store and run again"
+                f"{path}: got no such set or a damaged one, expected the ids that an artifact holds; delete the store and run again"
             )
-        ids: list[str] = json.loads(path.read_text())
         return ids
 
     def _write_ids(self, holds: Iterable[str]) -> str:
         names = sorted({str(name) for name in holds})
         key = digest(names)
         path = self.root / "ids" / f"{key}.json"
-        if not path.exists():
-            self._write_file(path, json.dumps(names).encode())
+        text = json.dumps(names).encode()
+        if not path.exists() or path.stat().st_size != len(text):
+            self._write_file(path, text)
         return key
 
     def _folder(self, kind: str, key: str) -> Path:
@@ -273,16 +299,37 @@ class Store:
 
     def _remove(self, place: Path) -> None:
         """Out of sight by one rename first, so that a kill in between leaves no half artifact."""
-        if not place.exists():
-            return
+        doomed = self._aside(place)
+        if doomed:
+            shutil.rmtree(doomed, ignore_errors=True)
+
+    def _aside(self, place: Path) -> Path | None:
+        """Moves an artifact to the folder of leftovers; None where there is none, or another process was first."""
         doomed = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
         doomed.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(place, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        try:
+            os.rename(place, doomed)
+        except FileNotFoundError:
+            return None
+        return doomed
 
     @staticmethod
     def _write_file(path: Path, data: bytes) -> None:
         write_atomically(path, data)
+
+
+def _sealed(manifest: Any) -> bool:
+    """Whether a manifest is as it was written; those written before there were seals are taken as they are."""
+    if not isinstance(manifest, dict) or not {"sha256", "info", "holds"} <= manifest.keys():
+        return False
+    rest = {name: value for name, value in manifest.items() if name != "seal"}
+    return "seal" not in manifest or manifest["seal"] == digest(rest)
+
+
+def _abandoned(scratch: Path) -> bool:
+    """Whether the process that a scratch file or folder is named after is gone, or is this one, which writes nothing now."""
+    owner = scratch.name.rpartition(".")[2].partition("-")[0]
+    return not (owner.isdigit() and Path(f"/proc/{owner}").exists() and int(owner) != os.getpid())
 
 
 def write_atomically(path: Path, data: bytes) -> None:

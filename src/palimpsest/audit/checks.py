@@ -57,6 +57,10 @@ MEANINGS: Mapping[str, tuple[str, str]] = {
         "no retrained control was given",
         "Records never trained on stand in for it. They catch memory of single records, not of a forgotten class.",
     ),
+    "control-from-recipe": (
+        "the retrained control of imported weights was trained here",
+        "It is a fair control only if the recipe is that of the imported weights: compare its test accuracy with theirs.",
+    ),
 }
 """Name → (raised if, what it means)."""
 

@@ -8,8 +8,9 @@ from typing import Any
 from palimpsest.audit import checks, judge
 from palimpsest.audit.board import Board
 from palimpsest.audit.examine import examiners
-from palimpsest.audit.plan import Plan
+from palimpsest.audit.plan import Imported, Plan
 from palimpsest.audit.stage import Stage
+from palimpsest.case import held_out
 from palimpsest.catalog import identity, name_of, plain
 from palimpsest.record import Comparison, Record, Request, VerdictRow, Warning, hardware, versions
 from palimpsest.threat import same_weights
@@ -44,8 +45,8 @@ def conclude(
     warnings = checks.self_checks(board, split, plan.seeds, sizes, broken_everywhere, sees) + checks.of_verdicts(
         verdicts
     )
-    if plan.imported and not stages[0].controls:
-        warnings.append(checks.warn("weaker-control", "pass --retrained, or --recipe to train one"))
+    if plan.imported:
+        warnings += _of_imported(plan.imported, stages[0])
     return Record(
         command=command,
         started=started,
@@ -66,6 +67,17 @@ def conclude(
         verdicts=verdicts,
         warnings=list({(w.name, w.message): w for w in [*warnings, *undecided]}.values()),
     )
+
+
+def _of_imported(imported: Imported, stage: Stage) -> list[Warning]:
+    """What weights from elsewhere are compared with, where that is not a retrained model from elsewhere."""
+    if imported.retrained is not None:
+        return []
+    if stage.controls:
+        return [checks.warn("control-from-recipe", f"{len(stage.controls)} trained with the recipe of this audit")]
+    unseen = len(held_out(stage.split, stage.forgotten))
+    stands_in = f"{unseen} unseen records of the same classes stand in" if unseen else "nothing stands in for it"
+    return [checks.warn("weaker-control", f"{stands_in}; pass --retrained, or --recipe to train one")]
 
 
 def _broken(board: Board, mine: Sequence[Stage], plan: Plan, split: Split) -> list[str]:

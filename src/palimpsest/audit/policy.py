@@ -119,6 +119,10 @@ class Policy:
             return Finding.INCONCLUSIVE, (
                 "no attack tells the original from a retrained model here, so none could find anything",
             )
+        if all(read.needs_match and read.minus_matched is None for read in decisive):
+            return Finding.INCONCLUSIVE, (
+                "a whole class was forgotten and there is no retrained control: unseen records of it cannot stand in",
+            )
         unclear = [
             read for read in decisive if read.minus_retrained and read.minus_retrained.value > 2 * self._floor(read)
         ]

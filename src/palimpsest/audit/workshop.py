@@ -94,7 +94,7 @@ class Workshop:
         artifact = found
 
         def load() -> Trained:
-            model = learner.start(factory, self.task, rng)
+            model = factory.build(self.task, rng)
             self._fill(model, artifact)
             kept = _named(artifact.tensors, "kept/")
             return Trained(model, self.task, examples.ids, learner, recipe, factory, kept, cost=_cost(artifact))

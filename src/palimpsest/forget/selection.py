@@ -24,6 +24,7 @@ def select(text: str, records: Examples, classes: tuple[str, ...], *, rng: Rng) 
     ids = _SELECTORS[how](what, records, classes, rng)
     if not len(ids):
         raise BadInput(f"--forget {text}", got="no record", expected="at least one training record")
+    ids = np.sort(ids)
     left = records.without(ids.tolist())
     if not len(left):
         raise BadInput(
@@ -39,9 +40,10 @@ def select(text: str, records: Examples, classes: tuple[str, ...], *, rng: Rng) 
 def _by_class(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) -> Ids:
     chosen = []
     for name in what.split(","):
+        name = name if name in classes else name.strip()
         if name in classes:
             chosen.append(classes.index(name))
-        elif name.isdigit() and int(name) < len(classes):
+        elif name.isdecimal() and int(name) < len(classes):
             chosen.append(int(name))
         else:
             raise UnknownName("--forget class", got=name, known=[*classes, *(str(i) for i in range(len(classes)))])
@@ -55,13 +57,14 @@ def _at_random(what: str, records: Examples, classes: tuple[str, ...], rng: Rng)
         number = float(what)
     except ValueError:
         number = -1.0
-    count = (
-        round(number * len(records)) if "." in what and 0 < number < 1 else int(number) if number == int(number) else -1
-    )
+    if 0 < number < 1:
+        count = round(number * len(records))
+    else:  # 1.0 is neither a share below 1 nor a count
+        count = int(what) if what.isdecimal() else 0
     if not 0 < count <= len(records):
         expected = f"a share between 0 and 1, or a count from 1 to {len(records)}"
         raise BadInput("--forget random", got=what, expected=expected)
-    drawn: Ids = np.sort(rng.child("forget").numpy().choice(records.ids, count, replace=False))
+    drawn: Ids = rng.child("forget").numpy().choice(records.ids, count, replace=False)
     return drawn
 
 
@@ -73,7 +76,7 @@ def _by_ids(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) ->
         raise BadInput(
             f"--forget ids={what}", got=got, expected=f"ids such as {records.ids[0]!r}", do="remove them from the file"
         )
-    return np.asarray(sorted(set(wanted)), dtype=np.str_)
+    return np.asarray(list(set(wanted)), dtype=np.str_)
 
 
 def _by_owner(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) -> Ids:
@@ -97,7 +100,7 @@ _SELECTORS = {"class": _by_class, "random": _at_random, "ids": _by_ids, "owner":
 def read_ids(path: Path) -> list[str]:
     """One id per line; blank lines are skipped."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(
             str(path), got=getattr(error, "strerror", None) or error, expected="a text file with one record id per line"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from palimpsest.errors import BadInput
 from palimpsest.learn.augment import augment
 from palimpsest.learn.recipe import Recipe, optimizer, rate
 from palimpsest.progress import track
@@ -61,10 +62,16 @@ def shuffled(examples: Examples, size: int, rng: Rng, *, name: str = "") -> Iter
     """
     order = torch.randperm(len(examples), generator=rng.torch())
     parts = list(torch.split(order, size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
+    if size > 1 and len(parts) > 1 and len(parts[-1]) == 1:
         parts[-2:] = [torch.cat(parts[-2:])]
     for part in track(parts, name, total=len(order), weight=size):
         yield examples.batch(part)
+
+
+def steps(records: int, size: int) -> int:
+    """How many batches `shuffled` makes."""
+    full, rest = divmod(records, size)
+    return max(1, full if rest == 0 or (rest == 1 and full) else full + 1)
 
 
 def precision(model: nn.Module, recipe: Recipe) -> AbstractContextManager[Any]:
@@ -88,12 +95,14 @@ def train(
 ) -> None:
     """Trains in place. Epoch e draws order and augmentation from `rng.child("epoch", e)`, so a run that stops
     between epochs resumes to the same weights."""
+    if recipe.augment != "none" and any(base.dim() != 4 for base in examples.inputs.values()):
+        raise BadInput("recipe.augment", got=recipe.augment, expected="none, since the records are no images")
     device = next(model.parameters()).device
     examples = examples.to(device)
     if recipe.channels_last and any(p.dim() == 4 for p in model.parameters()):
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     opt = optimizer(model, recipe)
-    per_epoch = sum(1 for _ in range(0, len(examples), recipe.batch_size))
+    per_epoch = steps(len(examples), recipe.batch_size)
     total, first, saved = recipe.epochs * per_epoch, 0, time.perf_counter()
     if checkpoint:
         first = _resume(model, opt, meter, checkpoint)

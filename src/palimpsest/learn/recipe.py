@@ -36,7 +36,7 @@ class Recipe:
     )
     autocast: bool = setting(True, "bfloat16 where the device is a GPU", source="ours")
     channels_last: bool = setting(
-        True, "memory layout for convolutions; the results are the same up to rounding", source="ours"
+        True, "memory layout for convolutions; the same up to rounding, and up to what dropout drops", source="ours"
     )
 
     def __post_init__(self) -> None:
@@ -45,6 +45,12 @@ class Recipe:
                 raise BadInput(f"recipe.{name}", got=getattr(self, name), expected=f"at least {least}")
         if not (math.isfinite(self.lr) and self.lr >= 0):
             raise BadInput("recipe.lr", got=self.lr, expected="a finite number of at least 0")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise BadInput("recipe.weight_decay", got=self.weight_decay, expected="a finite number of at least 0")
+        if not 0 <= self.momentum < 1:
+            raise BadInput("recipe.momentum", got=self.momentum, expected="a number from 0 to below 1")
+        if not 0 <= self.label_smoothing < 1:
+            raise BadInput("recipe.label_smoothing", got=self.label_smoothing, expected="a share from 0 to below 1")
 
 
 def optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -63,7 +69,7 @@ def rate(recipe: Recipe, step: int, steps: int) -> float:
         return recipe.lr * 0.5 * (1 + math.cos(math.pi * done))
     if recipe.schedule == "one_cycle":
         rise = 0.2
-        return recipe.lr * ((step + 1) / max(1.0, rise * steps) if done < rise else (1 - done) / (1 - rise))
+        return recipe.lr * min(1.0, (step + 1) / max(1.0, rise * steps) if done < rise else (1 - done) / (1 - rise))
     if recipe.schedule == "step":
         return recipe.lr * (1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01)
     return recipe.lr

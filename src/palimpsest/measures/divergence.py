@@ -20,4 +20,5 @@ def jensen_shannon(p: Float[Tensor, "n k"], q: Float[Tensor, "n k"]) -> Float[Te
 
 def euclidean(p: Float[Tensor, "n k"], q: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
     """‖p − q‖₂ per record: 0 for equal posteriors, √2 for disjoint certain ones."""
-    return (p.double() - q.double()).norm(dim=1)
+    distance: Tensor = torch.linalg.vector_norm(p.double() - q.double(), dim=1)
+    return distance

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 from abc import ABC, abstractmethod
@@ -12,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from palimpsest.catalog import find, load, make, setting
+from palimpsest.catalog import find, load, make, name_of, setting
 from palimpsest.errors import BadInput
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
@@ -26,13 +27,20 @@ class Model(ABC):
     kind: ClassVar[str] = "models"
     revision: ClassVar[int] = 1
     about: ClassVar[str] = ""
+    images_only: ClassVar[bool] = False
 
     @abstractmethod
     def network(self, task: Classification) -> nn.Module:
         """The module from normalised inputs to logits, initialised from torch's ambient generator."""
 
     def build(self, task: Classification, rng: Rng) -> nn.Module:
-        """A fresh model: (n, *task.shape) floats as stored → (n, task.classes) logits. Same stream, same weights."""
+        """A fresh model: (n, *task.shape) floats as stored → (n, task.classes) logits. Same stream, same weights.
+
+        Raises BadInput where the model takes images and the records are none.
+        """
+        if self.images_only and len(task.shape) != 3:
+            got = f"records of shape {task.shape}"
+            raise BadInput(name_of(self), got=got, expected="images (channels, height, width)", do="use mlp or linear")
         with rng.child("initial-weights").ambient():
             return Normalised(self.network(task), task.mean, task.std, len(task.shape))
 
@@ -79,7 +87,7 @@ class UserModel(Model):
 
     def network(self, task: Classification) -> nn.Module:
         factory: Callable[..., Any] = load(self.target)
-        if not callable(factory):
+        if not callable(factory) or isinstance(factory, nn.Module):
             raise BadInput(
                 self.target, got=type(factory).__name__, expected="a function or class that returns a torch.nn.Module"
             )
@@ -88,7 +96,7 @@ class UserModel(Model):
         module = factory(**{name: value for name, value in offered.items() if name in takes})
         if not isinstance(module, nn.Module):
             raise BadInput(self.target, got=type(module).__name__, expected="a torch.nn.Module", do="return the module")
-        return module
+        return copy.deepcopy(module)  # a factory that keeps its module and returns it twice must not tie two models
 
     def build(self, task: Classification, rng: Rng) -> nn.Module:
         with rng.child("initial-weights").ambient():
@@ -96,8 +104,12 @@ class UserModel(Model):
         probe = Batch({task.attacked_input: torch.zeros(2, *task.shape)}, torch.zeros(2, dtype=torch.long))
         was = module.training
         module.eval()
-        with torch.no_grad():
-            logits = task.outputs(module, probe)
+        try:
+            with torch.no_grad():
+                logits = task.outputs(module, probe)
+        except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+            got = f"{type(error).__name__} on two records of shape {task.shape}: {str(error)[:200]}"
+            raise BadInput(self.target, got=got, expected=f"logits of shape (2, {task.classes})") from error
         module.train(was)
         if tuple(logits.shape) != (2, task.classes):
             got = f"logits of shape {tuple(logits.shape)} for two records"

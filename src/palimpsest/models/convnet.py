@@ -21,6 +21,7 @@ class ConvNet(Model):
     """
 
     about = "seven convolutions; width 64 is the papers' size"
+    images_only = True
 
     width: int = setting(16, "channels of the first convolution", source="ours; 64 at paper scale")
 

@@ -17,6 +17,7 @@ class ResNet50(Model):
     """ResNet-50; `width` is the number of channels of the stem (64 in the paper)."""
 
     about = "ResNet-50 with CIFAR stem"
+    images_only = True
 
     width: int = setting(64, "channels of the stem and the first stage", source="He et al. 2016; 16 for two CPU cores")
 

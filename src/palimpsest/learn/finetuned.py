@@ -1,0 +1,66 @@
+"""Training that goes on from given weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from palimpsest.catalog import setting
+from palimpsest.learn.base import Learner
+from palimpsest.learn.loop import Checkpoint, Meter, train
+from palimpsest.learn.recipe import Recipe
+from palimpsest.models.base import Model
+from palimpsest.models.files import hash_weights, load_into, read_weights
+from palimpsest.rng import Rng
+from palimpsest.task import Classification
+from palimpsest.types import Examples
+
+
+@dataclass(frozen=True)
+class Finetuned(Learner):
+    """Given weights, then the recipe on all records.
+
+    The weights must fit the model whole, head included; a head for other classes has to be replaced first. They are what
+    the result keeps as its initial weights, and artifacts are keyed by their values, not by the file's name.
+
+    Retraining starts from the same file. It is exact only if the records to be forgotten had no part in those weights;
+    that cannot be checked here.
+    """
+
+    about = "from given weights"
+
+    weights: str = setting(
+        dataclasses.MISSING, "file or checkpoint folder to start from: safetensors, .pt, .ckpt …", source="the user"
+    )
+
+    def start(self, factory: Model, task: Classification, rng: Rng) -> nn.Module:
+        """A fresh model with the given weights. Raises BadInput where they cannot be read or do not fit."""
+        model = super().start(factory, task, rng)
+        load_into(model, read_weights(self.weights), self.weights)
+        return model
+
+    def learn(
+        self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
+        checkpoint: Checkpoint | None,
+    ) -> None:  # fmt: skip
+        train(model, task, examples, recipe, rng=rng, meter=meter, checkpoint=checkpoint)
+
+    def identity_extra(self) -> dict[str, Any]:
+        """The hash of the weights in the place of the path: a moved file is the same learner, an edited one another."""
+        return {"weights": _hash_of(self.weights, _stamp(Path(self.weights).expanduser()))}
+
+
+def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of the files, by which a changed file is noticed without reading it."""
+    files = sorted(part for part in (path.iterdir() if path.is_dir() else [path]) if part.is_file())
+    return tuple((part.name, part.stat().st_size, part.stat().st_mtime_ns) for part in files)
+
+
+@lru_cache(maxsize=16)
+def _hash_of(path: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    return hash_weights(read_weights(path))
