@@ -19,7 +19,7 @@ from palimpsest.store import Store
 from palimpsest.types import Finding
 from tests.command_line import TINY, tiny
 
-LINEAR = "--data digits --limit 200 --model linear --set recipe.epochs=2 --threads 1".split()
+LINEAR = ["--data", "digits", "--limit", "200", "--model", "linear", "--set", "recipe.epochs=2", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")

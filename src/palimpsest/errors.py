@@ -14,7 +14,7 @@ class BadInput(PalimpsestError):
     """Something handed in cannot be used.
 
     >>> str(BadInput("--seeds", got=0, expected="a whole number of at least 1", do="leave it out for 3"))
-    "--seeds: got 0, expected a whole number of at least 1; leave it out for 3"
+    '--seeds: got 0, expected a whole number of at least 1; leave it out for 3'
     """
 
     def __init__(self, what: str, *, got: object, expected: object, do: str = "") -> None:

@@ -101,7 +101,9 @@ def _refuse_early(plan: Plan, split: Split, shop: Workshop, out: Path) -> None:
 
 def panel(picture: Picture, split: Split) -> panels.Panel:
     """A picture for the report, with the original images and the true labels beside the attacked ones."""
-    place, records = picture.place, split.train.only(picture.ids.tolist())
+    place = picture.place
+    source = split.test if place.target == "placebo" else split.train
+    records = source.only(picture.ids.tolist())
     return panels.Panel(
         unlearner=place.label,
         target=place.target,

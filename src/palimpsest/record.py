@@ -112,6 +112,8 @@ class Request(_Row):
 
 
 class Record(_Row):
+    """All that an audit found, and everything needed to run it again. Its scores lie beside it, by key."""
+
     format: int = FORMAT
     command: str
     started: str

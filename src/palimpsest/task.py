@@ -79,7 +79,8 @@ class Classification(Task):
         else:
             values = split.validation.batch().inputs[name].double()
             mean = values.mean(0).flatten().tolist()
-            std = [value if value > 1e-8 else 1.0 for value in values.std(0).flatten().tolist()]
+            spread = values.std(0, correction=min(1, len(values) - 1)).flatten()
+            std = [value if value > 1e-8 else 1.0 for value in spread.tolist()]
         return Classification(len(split.classes), split.shape, tuple(mean), tuple(std), split.domain, name)
 
     def identity_extra(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from palimpsest.attack.folding import folded
+from palimpsest.attack.folding import InPlaceReLU, folded
 from palimpsest.audit.controls import Shifted
 from palimpsest.models.convnet import ConvNet
 from palimpsest.models.mlp import Mlp
@@ -88,7 +88,7 @@ class Peculiar(nn.Module):
         self.used_twice, self.norm_b = nn.Conv2d(3, 3, 3, padding=1, bias=False), nn.BatchNorm2d(3)
         self.weight_normed, self.norm_c = weight_norm(nn.Conv2d(3, 3, 1)), nn.BatchNorm2d(3)
         self.plain, self.norm_d = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, affine=False)
-        self.relu, self.read_again = nn.ReLU(), nn.ReLU()
+        self.relu, self.read_again, self.slope_not_own = nn.ReLU(), nn.ReLU(), nn.ReLU()
         self.head, self.norm_e = nn.Linear(3, 10), nn.BatchNorm1d(10)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -97,7 +97,8 @@ class Peculiar(nn.Module):
         x = self.norm_b(self.used_twice(x)) + self.used_twice(x)
         x = self.relu(self.norm_c(self.weight_normed(x)))
         x = self.norm_d(self.plain(x))
-        x = x + self.read_again(x)
+        x = self.slope_not_own(x + self.read_again(x))
+        x = x + x.flip(3)
         if x.mean() > 1e9:
             x = x * 2
         return self.norm_e(self.head(x.mean((2, 3))))
@@ -108,8 +109,9 @@ def test_only_what_is_exact_is_folded():
     short = same(model, torch.rand(5, 1, 6, 6))
     kinds = {name: type(module) for name, module in short.named_modules()}
     assert [name for name, kind in kinds.items() if kind is nn.Identity] == ["norm_d", "norm_e"]
-    assert dict(short.named_modules())["relu"].inplace
-    assert not dict(short.named_modules())["read_again"].inplace
+    assert [name for name, kind in kinds.items() if kind is InPlaceReLU] == ["relu"]
+    assert not short.read_again.inplace
+    assert short.slope_not_own.inplace
 
 
 class Noisy(nn.Module):

@@ -28,7 +28,7 @@ def plan(**changes: Any) -> Plan:
         model=ConvNet(width=2),
         forget=("class=0",),
         unlearners=(Retrain(), Finetune(epochs=1, lr=0.05, batch_size=64)),
-        attacks=(Uma(epsilon=(8 / 255, 16 / 255), steps=2), ConfidenceMembership()),
+        attacks=(Uma(epsilon=(8 / 255, 16 / 255), steps=2, layout="contiguous"), ConfidenceMembership()),
         recipe=Recipe(epochs=3, batch_size=64),
         seeds=(0,),
         threads=1,

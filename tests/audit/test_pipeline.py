@@ -143,9 +143,9 @@ def test_unlearned_model_holds_what_its_original_held(small: tuple[Path, Record]
         if entry.kind == "model":
             name = entry.spec.get("unlearner", {}).get("name", "fit")
             holding.setdefault(name, []).append(bool(forgotten & set(store.held(entry.holds))))
-    assert holding["finetune"] == [True]
-    assert holding["retrain"] == [False]
-    assert sorted(holding["fit"]) == [False, False, True]
+    assert set(holding["finetune"]) == {True}
+    assert set(holding["retrain"]) == {False}
+    assert set(holding["fit"]) == {False, True}
 
 
 def test_purge_removes_what_holds_a_record(tmp_path: Path) -> None:

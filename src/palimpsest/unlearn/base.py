@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from palimpsest.catalog import name_of
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
@@ -38,7 +43,7 @@ class Unlearner(ABC):
 
         The weights and mode of `trained` stay as they are. Returned: the model in evaluation mode, the ids less the
         forgotten ones, and what the method cost. Raises BadInput where the forget set is empty, overlaps the retain
-        set, or holds records that the model was not trained on.
+        set, or holds records that the model was not trained on, and where the new weights are not finite.
         """
         if not len(forget) or not len(retain):
             raise BadInput(
@@ -60,12 +65,44 @@ class Unlearner(ABC):
         for parameter in model.parameters():
             parameter.requires_grad_(True)
         meter = Meter()
-        self.update(model, trained, retain.to(device), forget.to(device), rng=rng, meter=meter)
+        with rng.child("dropout").ambient():
+            kept = self.update(model, trained, retain.to(device), forget.to(device), rng=rng, meter=meter)
+        model.zero_grad(set_to_none=True)
         model.eval()
-        return replace(trained, model=model, ids=np.setdiff1d(trained.ids, forget.ids), cost=meter.cost)
+        broken = [name for name, value in model.state_dict().items() if not bool(torch.isfinite(value).all())]
+        if broken:
+            got = f"weights that are not finite ({broken[0]})"
+            raise BadInput(name_of(self), got=got, expected="finite weights", do="lower its lr or alpha")
+        return replace(
+            trained,
+            model=model,
+            ids=np.setdiff1d(trained.ids, forget.ids),
+            cost=meter.cost,
+            kept=trained.kept if kept is None else kept,
+        )
 
     @abstractmethod
     def update(
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
-    ) -> None:
-        """Changes `model` (a copy of `trained.model`, all parameters trainable) in place, counting with `meter`."""
+    ) -> Mapping[str, Tensor] | None:
+        """Changes `model` (a copy of `trained.model`, all parameters trainable) in place, counting with `meter`.
+
+        Returns the artifacts that take the place of `trained.kept`, or None where those stay as they are.
+        """
+
+    def at_least(self, **least: int | float) -> None:
+        """For `__post_init__`: raises BadInput for a setting below its bound, or not finite. None is let through."""
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= bound):
+                raise BadInput(f"{name_of(self)}.{name}", got=value, expected=f"a finite number of at least {bound}")
+
+
+def train_mode(model: nn.Module, records: int, batch_size: int) -> None:
+    """Training mode for passes over so many records. Where a batch may hold one record only, batch norm keeps and uses its
+    running statistics: one record has no statistics of its own to normalise with."""
+    model.train()
+    if min(records, batch_size) < 2:
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()

@@ -12,7 +12,7 @@ from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter, shuffled
 from palimpsest.rng import Rng
 from palimpsest.types import Examples
-from palimpsest.unlearn.base import Unlearner
+from palimpsest.unlearn.base import Unlearner, train_mode
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,14 @@ class Finetune(Unlearner):
     momentum: float = setting(0.9, "SGD momentum", source="public code")
     weight_decay: float = setting(5e-4, "decay of all weights", source="public code")
 
+    def __post_init__(self) -> None:
+        self.at_least(lr=0, epochs=0, batch_size=1, momentum=0, weight_decay=0)
+
     def update(
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
     ) -> None:
         sgd = torch.optim.SGD(model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay)
-        model.train()
+        train_mode(model, len(retain), self.batch_size)
         for epoch in range(self.epochs):
             for batch in shuffled(retain, self.batch_size, rng.child("epoch", epoch), name="finetune"):
                 meter.step(trained.task.loss(model, batch), sgd, len(batch))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
@@ -29,7 +30,7 @@ class Retrain(Unlearner):
 
     def update(
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
-    ) -> None:
+    ) -> Mapping[str, Tensor]:
         if trained.learner is None or trained.recipe is None or trained.factory is None:
             raise BadInput(
                 "retrain", got="weights without a recipe", expected="how they were trained", do="pass --recipe"
@@ -39,3 +40,4 @@ class Retrain(Unlearner):
         )
         model.load_state_dict(fresh.model.state_dict())
         meter.count(fresh.cost.samples, fresh.cost.gradient_evaluations)
+        return fresh.kept

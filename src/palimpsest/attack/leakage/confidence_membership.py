@@ -47,7 +47,9 @@ class ConfidenceMembership(Attack):
     about = "SVC on the true-class confidence, on forgotten and on held-out records"
     primary = "confidence_membership.auc"
 
-    references: int = setting(1000, "at most this many known members, and as many non-members", source="ours; the papers: all")
+    references: int = setting(
+        1000, "at most this many known members, and as many non-members", source="ours; the papers: all"
+    )
 
     def observe(self, view: View, *, rng: Rng) -> Guess:
         forgotten, heldout = view.know("candidates")
@@ -96,7 +98,8 @@ class ConfidenceMembership(Attack):
 def confidence(model: LabelsView, examples: Examples, batch_size: int = 512) -> Array:
     """The model's posterior of each record's true class, shape (n,); one query per record."""
     parts = [
-        model.posterior(batch).gather(1, batch.targets[:, None]).flatten().cpu() for batch in examples.batches(batch_size)
+        model.posterior(batch).gather(1, batch.targets[:, None]).flatten().cpu()
+        for batch in examples.batches(batch_size)
     ]
     values: Array = torch.cat(parts).numpy() if parts else np.zeros(0, dtype=np.float32)
     return values

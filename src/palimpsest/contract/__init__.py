@@ -1,0 +1,71 @@
+"""What every member of a kind must pass, whatever its idea. `palimpsest check my_module:MyClass` runs it on digits.
+
+A check raises ContractError, or whatever the member itself raises; it says nothing where all is well. Passing them
+does not show that a method is good at what it does, only that its numbers can be compared with those of the others.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from palimpsest import catalog
+from palimpsest.contract.bench import Bench, Check
+from palimpsest.contract.judges import JUDGES
+from palimpsest.contract.makers import MAKERS
+from palimpsest.errors import BadInput, UnknownName
+from palimpsest.learn.plain import Plain
+from palimpsest.models.base import factory
+
+CONTRACTS: Mapping[str, Mapping[str, Check]] = {**MAKERS, **JUDGES}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A check's name and, where it failed, why."""
+
+    check: str
+    failure: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return not self.failure
+
+
+def checks(kind: str) -> Mapping[str, Check]:
+    """What it is checked for → the check. Raises BadInput for a kind that has no contract yet."""
+    if kind not in CONTRACTS:
+        raise BadInput("check", got=f"a class of kind {kind!r}", expected="one of " + ", ".join(CONTRACTS))
+    return CONTRACTS[kind]
+
+
+def member(target: str, settings: Mapping[str, Any] | None = None) -> tuple[str, Any]:
+    """Kind and instance behind a catalog name, `my_module:MyClass`, or a `my_module:make` that returns a torch.nn.Module."""
+    if ":" not in target:
+        kinds = {name: kind for kind in CONTRACTS for name in catalog.members(kind)}
+        if target not in kinds:
+            raise UnknownName("check", got=target, known=kinds, do="or my_module:MyClass")
+        return kinds[target], catalog.make(kinds[target], target, settings)
+    found = catalog.load(target)
+    declared = getattr(found, "kind", None)
+    if inspect.isclass(found) and declared in catalog.FOLDERS:
+        return declared, catalog.make(declared, target, settings)
+    if not callable(found):
+        expected = "a class derived from a base of this package, or a function that returns a torch.nn.Module"
+        raise BadInput(target, got=type(found).__name__, expected=expected)
+    return "models", factory(target, dict(settings or {}))
+
+
+def run(kind: str, subject: Any, bench: Bench | None = None) -> Iterator[Outcome]:
+    """Every check of the kind on one member, in order; a failing one does not stop the next."""
+    needs = getattr(subject, "needs", "")
+    bench = bench or Bench(learner=catalog.make("learners", needs) if needs else Plain())
+    for name, check in checks(kind).items():
+        try:
+            check(subject, bench)
+        except Exception as error:  # noqa: BLE001 - whatever a stranger's code raises is its failure, and is shown
+            yield Outcome(name, f"{type(error).__name__}: {' '.join(str(error).split())}"[:400])
+        else:
+            yield Outcome(name)

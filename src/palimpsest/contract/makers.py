@@ -1,0 +1,240 @@
+"""Checks of what makes things: data sets, models, learners, unlearners."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from palimpsest import catalog
+from palimpsest.contract.bench import Bench, Check, demand
+from palimpsest.data.base import Dataset
+from palimpsest.learn.base import Learner, Trained
+from palimpsest.learn.loop import Checkpoint
+from palimpsest.models.base import Model
+from palimpsest.models.convnet import ConvNet
+from palimpsest.rng import Rng
+from palimpsest.store import Artifact, Store
+from palimpsest.threat import same_weights
+from palimpsest.types import Split
+from palimpsest.unlearn.base import Unlearner
+
+# Data
+
+
+def _parts_are_apart(dataset: Dataset, bench: Bench) -> None:
+    split = dataset.load()
+    demand(isinstance(split, Split), type(split).__name__, "a Split")
+    parts = (split.train, split.validation, split.test)
+    ids = np.concatenate([part.ids for part in parts])
+    demand(len(set(ids.tolist())) == len(ids), "an id in two parts, or twice", "disjoint ids")
+    demand(all(len(part) for part in parts), "an empty part", "training, validation and test records")
+
+
+def _records_fit(dataset: Dataset, bench: Bench) -> None:
+    split = dataset.load()
+    for part in (split.train, split.validation, split.test):
+        batch = part.batch(torch.arange(min(4, len(part))))
+        for name, values in batch.inputs.items():
+            demand(values.is_floating_point(), f"{name} as {values.dtype}", "floats or uint8")
+            demand(bool(torch.isfinite(values).all()), f"NaN or infinity in {name}", "finite inputs")
+        demand(
+            tuple(next(iter(batch.inputs.values())).shape[1:]) == split.shape,
+            "another shape in a part",
+            f"{split.shape}",
+        )
+        span = f"classes {int(part.targets.min())} to {int(part.targets.max())}"
+        demand(
+            0 <= int(part.targets.min()) <= int(part.targets.max()) < len(split.classes), span, "as many as are named"
+        )
+
+
+def _same_twice(dataset: Dataset, bench: Bench) -> None:
+    one, two = dataset.load(), dataset.load()
+    demand(one.fingerprint == two.fingerprint, "two fingerprints of the same data", "one")
+    demand(one.train.ids.tolist() == two.train.ids.tolist(), "training ids in another order", "the same ids twice")
+
+
+# Models
+
+
+def _answers(model: Model, bench: Bench) -> None:
+    built = model.build(bench.task, Rng(0)).eval()
+    for count in (1, 3):
+        logits = bench.task.outputs(built, bench.split.train.batch(torch.arange(count)))
+        wanted = (count, bench.task.classes)
+        demand(tuple(logits.shape) == wanted, f"logits of shape {tuple(logits.shape)}", f"{wanted}")
+
+
+def _slopes(model: Model, bench: Bench) -> None:
+    built = model.build(bench.task, Rng(0)).eval()
+    batch = bench.split.train.batch(torch.arange(4))
+    name = bench.task.attacked_input
+    inputs = batch.inputs[name].clone().requires_grad_(True)
+    loss = bench.task.loss(built, type(batch)({**batch.inputs, name: inputs}, batch.targets))
+    slopes = torch.autograd.grad(loss, [inputs, *built.parameters()], allow_unused=True)
+    demand(slopes[0] is not None and bool(slopes[0].any()), "no gradient at the inputs", "a differentiable model")
+    demand(any(slope is not None and bool(slope.any()) for slope in slopes[1:]), "no gradient at any weight", "one")
+
+
+def _seeded(model: Model, bench: Bench) -> None:
+    torch.manual_seed(0)
+    one = model.build(bench.task, Rng(0))
+    torch.manual_seed(1)
+    two, other = model.build(bench.task, Rng(0)), model.build(bench.task, Rng(1))
+    demand(same_weights(one, two), "other weights from the same stream", "the same weights")
+    demand(not same_weights(one, other), "the same weights from another stream", "other initial weights")
+
+
+def _travels(model: Model, bench: Bench) -> None:
+    one, two = model.build(bench.task, Rng(0)), model.build(bench.task, Rng(1))
+    two.load_state_dict(one.state_dict())
+    batch = bench.split.train.batch(torch.arange(4))
+    answers = [bench.task.posterior(built.eval(), batch) for built in (one, copy.deepcopy(two))]
+    demand(torch.equal(*answers), "other answers from the same weights", "a model that its state dict determines")
+
+
+# Learners
+
+
+def _learns(learner: Learner, bench: Bench) -> None:
+    trained = _fit(learner, bench)
+    demand(
+        sorted(trained.ids.tolist()) == sorted(bench.split.train.ids.tolist()), "other ids", "those it was trained on"
+    )
+    demand(not trained.model.training, "a model in training mode", "evaluation mode")
+    error = bench.task.error(trained.model, bench.split.train.batch()).mean().item()
+    demand(error < 0.5, f"{error:.0%} of the training records wrong", "a model that learnt them")
+
+
+def _learns_again(learner: Learner, bench: Bench) -> None:
+    demand(
+        same_weights(_fit(learner, bench).model, _fit(learner, bench).model), "other weights", "the same from one seed"
+    )
+
+
+class _Interrupted(Exception):
+    """Raised once a checkpoint is on the disk."""
+
+
+class _Dying(Store):
+    """A store in which a run dies right after its first checkpoint."""
+
+    def put(self, *args: Any, **named: Any) -> Artifact:
+        super().put(*args, **named)
+        raise _Interrupted
+
+
+def _resumes(learner: Learner, bench: Bench) -> None:
+    spec = {"contract": catalog.name_of(learner)}
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            _fit(learner, bench, Checkpoint(_Dying(Path(folder)), spec, every_seconds=0.0))
+        except _Interrupted:
+            pass
+        else:
+            demand(False, "no checkpoint in a run of several epochs", "one after each epoch when the time has come")
+        resumed = _fit(learner, bench, Checkpoint(Store(Path(folder)), spec, every_seconds=0.0))
+    demand(same_weights(resumed.model, _fit(learner, bench).model), "other weights after a stop", "the same weights")
+
+
+def _fit(learner: Learner, bench: Bench, checkpoint: Checkpoint | None = None) -> Trained:
+    examples, model = bench.split.train, ConvNet(width=3)
+    return learner.fit(bench.task, examples, bench.recipe, model, rng=Rng(0).child("original"), checkpoint=checkpoint)
+
+
+# Unlearners
+
+
+def _input_untouched(unlearner: Unlearner, bench: Bench) -> None:
+    before = copy.deepcopy(bench.original.model)
+    flags = [p.requires_grad for p in bench.original.model.parameters()]
+    _unlearned(unlearner, bench)
+    demand(
+        same_weights(before, bench.original.model), "changed weights of the model that went in", "a copy to be changed"
+    )
+    demand(
+        flags == [p.requires_grad for p in bench.original.model.parameters()], "changed requires_grad", "it as it was"
+    )
+
+
+def _moves(unlearner: Unlearner, bench: Bench) -> None:
+    after = _unlearned(unlearner, bench)
+    demand(not same_weights(after.model, bench.original.model), "the weights that went in", "weights that moved")
+    demand(not after.model.training, "a model in training mode", "evaluation mode")
+    wanted = np.setdiff1d(bench.original.ids, bench.parted("class=0")[1].ids)
+    demand(
+        sorted(after.ids.tolist()) == sorted(wanted.tolist()), "ids with forgotten ones among them", "the retain ids"
+    )
+
+
+def _unlearns_again(unlearner: Unlearner, bench: Bench) -> None:
+    torch.manual_seed(0)
+    one = _unlearned(unlearner, bench)
+    torch.manual_seed(1)
+    demand(
+        same_weights(one.model, _unlearned(unlearner, bench).model), "other weights", "the same from the same stream"
+    )
+
+
+def _tells_cost(unlearner: Unlearner, bench: Bench) -> None:
+    """Seconds always; samples and gradient evaluations where the model was run with gradients on."""
+    model, passes = copy.deepcopy(bench.original.model), [0]
+
+    def count(*_: object) -> None:
+        passes[0] += torch.is_grad_enabled()
+
+    model.register_forward_pre_hook(count)
+    cost = unlearner.unlearn(bench.original.with_model(model), *bench.parted("class=0"), rng=Rng(1)).cost
+    demand(cost.seconds > 0, f"{cost.seconds} s", "the time that it took")
+    counted = cost.samples > 0 and cost.gradient_evaluations > 0
+    demand(counted or not passes[0], f"{cost} after {passes[0]} passes", "every pass counted with `meter`")
+
+
+def _exact_if_so_called(unlearner: Unlearner, bench: Bench) -> None:
+    """What retraining makes does not depend on weights that the forgotten records had a part in."""
+    if unlearner.guarantee != "exact" or unlearner.needs:
+        return
+    scrambled = copy.deepcopy(bench.original.model)
+    with torch.no_grad():
+        for parameter in scrambled.parameters():
+            parameter.neg_()
+    two = unlearner.unlearn(bench.original.with_model(scrambled), *bench.parted("class=0"), rng=Rng(1))
+    independent = same_weights(_unlearned(unlearner, bench).model, two.model)
+    demand(independent, "a result that depends on the original's weights", "none, as the guarantee is exact")
+
+
+def _unlearned(unlearner: Unlearner, bench: Bench) -> Trained:
+    return unlearner.unlearn(bench.original, *bench.parted("class=0"), rng=Rng(1))
+
+
+MAKERS: Mapping[str, Mapping[str, Check]] = {
+    "data": {
+        "parts have disjoint ids": _parts_are_apart,
+        "records have one shape, finite inputs and known classes": _records_fit,
+        "read twice it is the same": _same_twice,
+    },
+    "models": {
+        "answers with one row of logits a record": _answers,
+        "has gradients at its inputs and weights": _slopes,
+        "same stream, same weights": _seeded,
+        "its state dict is the whole model": _travels,
+    },
+    "learners": {
+        "learns, and says from what": _learns,
+        "same seed, same weights": _learns_again,
+        "resumes to the same weights": _resumes,
+    },
+    "unlearners": {
+        "leaves the model that goes in as it is": _input_untouched,
+        "moves the weights and drops the forgotten ids": _moves,
+        "same stream, same weights": _unlearns_again,
+        "reports its cost": _tells_cost,
+        "is exact if it says so": _exact_if_so_called,
+    },
+}

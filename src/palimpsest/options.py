@@ -1,0 +1,258 @@
+"""From choices in words to a plan: names become parts, text becomes settings, gaps are filled with defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from palimpsest import catalog
+from palimpsest.attack.base import Attack
+from palimpsest.audit.plan import Imported, Plan, every_verifier
+from palimpsest.audit.policy import Policy
+from palimpsest.data import open_data
+from palimpsest.data.base import Dataset
+from palimpsest.errors import BadInput, UnknownName
+from palimpsest.forget.selection import read_ids
+from palimpsest.learn.base import Learner
+from palimpsest.learn.recipe import Recipe
+from palimpsest.models.base import Model, factory
+from palimpsest.presets import Choices, Settings, choices
+from palimpsest.types import Split
+from palimpsest.unlearn.base import Unlearner
+from palimpsest.verify.base import Verifier
+
+UNLEARN = ("retrain", "finetune", "random_label", "salun")
+ATTACK = ("uma", "confidence_membership")
+MODELS = {"image": "convnet", "features": "mlp", "text": "mlp"}
+"""The model when none is named, by kind of data."""
+ROLES = ("data", "model", "learner", "recipe", "policy")
+"""Names under which settings can be given whatever the part is called."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of an audit, each made with its settings."""
+
+    data: Dataset
+    model: Model
+    learner: Learner
+    recipe: Recipe
+    policy: Policy
+    unlearners: tuple[Unlearner, ...]
+    attacks: tuple[Attack, ...]
+    verifiers: tuple[Verifier, ...]
+
+
+def dataset(chosen: Choices) -> Dataset:
+    """The data set that was chosen, not yet read. Raises BadInput where none was."""
+    if chosen.data is None:
+        expected = "a name of `palimpsest list data`, a folder, a .csv or .parquet file"
+        raise BadInput("--data", got="nothing", expected=expected, do="name the data")
+    fields = _fields(chosen.settings, "data", _data_name(chosen.data))
+    if chosen.limit is not None:
+        fields["limit"] = chosen.limit
+    return open_data(chosen.data, fields)
+
+
+def reader(chosen: Choices) -> Callable[[], Split]:
+    """Reads the chosen data when first called; later calls give the same."""
+    return cache(dataset(chosen).load)
+
+
+def parts(chosen: Choices, read: Callable[[], Split] | None = None, asked: Collection[str] = ()) -> Parts:
+    """Every part that was chosen, made and configured. The data are read only where no model is named, after all else is checked.
+
+    read: gives the data, where somebody else needs them too. asked: names in the settings that must belong to a part of this
+    audit; others may belong to anything that the catalog knows, as a preset's settings do when another method is chosen.
+    Raises UnknownName for a name or a field that there is not (with the nearest one), BadInput for a value of another type.
+    """
+    data = dataset(chosen)
+    learner = chosen.learner or "plain"
+    unlearners = labelled("unlearners", UNLEARN if chosen.unlearn is None else chosen.unlearn)
+    attacks = labelled("attacks", ATTACK if chosen.attack is None else chosen.attack)
+    verifiers = labelled(
+        "verifiers", map(catalog.name_of, every_verifier()) if chosen.verify is None else chosen.verify
+    )
+    named = {*ROLES, _data_name(str(chosen.data)), learner, *unlearners, *attacks, *verifiers}
+    _check_names(chosen.settings, named | ({chosen.model} if chosen.model else {*MODELS.values()}), asked)
+
+    def made(kind: str, named: Mapping[str, str]) -> tuple[Any, ...]:
+        return tuple(catalog.make(kind, name, chosen.settings.get(label)) for label, name in named.items())
+
+    others: dict[str, Any] = {
+        "learner": catalog.make("learners", learner, _fields(chosen.settings, "learner", learner)),
+        "recipe": catalog.configure(Recipe, {**chosen.recipe, **chosen.settings.get("recipe", {})}, "recipe"),
+        "policy": catalog.configure(Policy, chosen.settings.get("policy", {}), "policy"),
+        "unlearners": made("unlearners", unlearners),
+        "attacks": made("attacks", attacks),
+        "verifiers": made("verifiers", verifiers),
+    }
+    model = chosen.model
+    if model is None:
+        model = MODELS[(read or data.load)().kind]
+        _check_names(chosen.settings, named | {model}, asked)
+    return Parts(data=data, model=factory(model, _fields(chosen.settings, "model", model)), **others)
+
+
+def make_plan(
+    chosen: Choices,
+    read: Callable[[], Split] | None = None,
+    *,
+    asked: Collection[str] = (),
+    imported: Imported | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+) -> Plan:
+    """The plan of an audit. Raises BadInput where the choices cannot be carried out."""
+    if imported is not None:
+        _check_imported(chosen)
+        chosen = chosen.model_copy(update={"unlearn": (), "seeds": 1})
+    made = parts(chosen, read, asked)
+    for unlearner in made.unlearners:
+        if unlearner.needs and unlearner.needs != catalog.name_of(made.learner):
+            got, do = f"learner {catalog.name_of(made.learner)}", f"pass --learner {unlearner.needs}"
+            raise BadInput(catalog.name_of(unlearner), got=got, expected=f"learner {unlearner.needs}", do=do)
+    return Plan(
+        data=made.data,
+        model=made.model,
+        forget=chosen.forget or (),
+        unlearners=made.unlearners,
+        attacks=made.attacks,
+        verifiers=made.verifiers,
+        recipe=made.recipe,
+        learner=made.learner,
+        seeds=tuple(range(chosen.seeds or 3)),
+        controls=chosen.controls or 2,
+        policy=made.policy,
+        imported=imported,
+        device=usable_device(device),
+        threads=threads,
+        scale=chosen.scale or "custom",
+    )
+
+
+def plan(*, device: str = "cpu", threads: int | None = None, **chosen: Any) -> Plan:
+    """A plan from the same words as on the command line (the fields of `Choices`).
+
+    >>> chosen = plan(data="digits", model="linear", forget=["class=0"], unlearn=["FT"], settings={"finetune": {"lr": 0.05}})
+    >>> chosen.unlearners[0].lr
+    0.05
+    """
+    words = choices(chosen)
+    return make_plan(words, asked=tuple(words.settings), device=device, threads=threads)
+
+
+def labelled(kind: str, names: Iterable[str]) -> dict[str, str]:
+    """Label → name in the catalog; aliases of papers are understood, and a name that comes twice gets a number."""
+    found: dict[str, str] = {}
+    for given in names:
+        name = resolved(kind, given.strip())
+        label, count = name, 1
+        while label in found:
+            count += 1
+            label = f"{name}#{count}"
+        found[label] = name
+    return found
+
+
+def resolved(kind: str, name: str) -> str:
+    """The catalog's name for a name or an alias; anything else as it is, for the catalog to judge."""
+    for member, cls in catalog.members(kind).items():
+        if name.lower() in (member, *(alias.lower() for alias in getattr(cls, "aliases", ()))):
+            return member
+    return name
+
+
+def assignments(texts: Iterable[str]) -> Settings:
+    """`--set NAME.FIELD=VALUE`, each, as settings.
+
+    >>> assignments(["salun.lr=0.01", "my_module:Mine.steps=3"])
+    {'salun': {'lr': '0.01'}, 'my_module:Mine': {'steps': '3'}}
+    """
+    found: Settings = {}
+    for text in texts:
+        left, equals, value = text.partition("=")
+        name, dot, field = left.rpartition(".")
+        if not (equals and dot and name and field):
+            raise BadInput("--set", got=repr(text), expected="NAME.FIELD=VALUE", do="write it like --set salun.lr=0.01")
+        found.setdefault(name.strip(), {})[field.strip()] = value
+    return found
+
+
+def imported_weights(
+    original: str, unlearned: Iterable[str], retrained: str | None, train_ids: str | None, retrain: bool
+) -> Imported:
+    """Files of foreign weights as a plan takes them; an unlearned model may be given as NAME=FILE."""
+    named: dict[str, Path] = {}
+    for text in unlearned:
+        name, equals, file = text.partition("=")
+        if not equals or Path(text).exists():
+            name, file = Path(text).stem, text
+        if name in named or not name:
+            got = f"the name {name!r} twice" if name else "no name"
+            raise BadInput("--unlearned", got=got, expected="a name of its own for each", do="write NAME=FILE")
+        named[name] = Path(file)
+    if not named:
+        raise BadInput("--unlearned", got="nothing", expected="weights after unlearning", do="pass --unlearned FILE")
+    ids = None if train_ids is None else tuple(read_ids(Path(train_ids)))
+    return Imported(Path(original), named, None if retrained is None else Path(retrained), ids, retrain)
+
+
+def usable_device(text: str) -> str:
+    """The device, if torch knows it and has it here."""
+    try:
+        device = torch.device(text)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BadInput(
+            "--device", got=f"{text!r} ({reason})", expected="a device of this machine", do="try cpu"
+        ) from None
+    return text
+
+
+def _check_imported(chosen: Choices) -> None:
+    for name, value, do in (
+        ("--model", chosen.model, "name the model that the weights are of, such as my_package.models:make"),
+        ("--forget", chosen.forget, "say which records were unlearned, such as ids=FILE or class=0"),
+    ):
+        if not value:
+            raise BadInput(name, got="nothing", expected="it, beside --original and --unlearned", do=do)
+    if chosen.seeds not in (None, 1):
+        expected = "1: weights from files are one draw, however often they are attacked"
+        raise BadInput("--seeds", got=chosen.seeds, expected=expected, do="leave it out")
+    if chosen.unlearn is not None:
+        do = "make a model with `palimpsest unlearn` first, and pass its file as --unlearned"
+        raise BadInput("--unlearn", got=", ".join(chosen.unlearn), expected="nothing beside --unlearned", do=do)
+    drawn = [text for text in chosen.forget or () if text.startswith("random")]
+    if drawn:
+        expected = "the records that were unlearned, not a new draw"
+        raise BadInput("--forget", got=drawn[0], expected=expected, do="name them with ids=FILE, class=… or owner=…")
+
+
+def _data_name(text: str) -> str:
+    """The name of the data set that `open_data` makes of a text."""
+    if text in catalog.members("data"):
+        return text
+    place = Path(text).expanduser()
+    return "hub" if text.startswith("hub:") or place.is_dir() else "table" if place.is_file() else text
+
+
+def _fields(settings: Settings, role: str, name: str) -> dict[str, Any]:
+    return {**settings.get(role, {}), **settings.get(name, {})}
+
+
+def _check_names(settings: Settings, known: set[str], asked: Collection[str]) -> None:
+    """Raises UnknownName for a name that is no part of this audit; one that could be of another is let through unless asked for."""
+    possible = {name for kind in catalog.FOLDERS for name in catalog.members(kind)}
+    for name in settings:
+        if name in known or (name not in asked and (":" in name or name.partition("#")[0] in possible)):
+            continue
+        here = name in possible
+        do = "it is no part of this audit" if here else "name a part of this audit"
+        raise UnknownName("settings (--set NAME.FIELD)", got=name, known=known if here else known | possible, do=do)

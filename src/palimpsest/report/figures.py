@@ -1,0 +1,151 @@
+"""Drawings as PNG: curves against ε, ROC curves, images of records. No text that comes from data is drawn."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from PIL import Image
+
+from palimpsest.report.wording import epsilon
+from palimpsest.types import Array, Measure
+
+LOOKS: Mapping[str, tuple[str, Any, str]] = {
+    "unlearned": ("#d55e00", "-", "o"),
+    "retrained": ("#0072b2", "--", "s"),
+    "bias-matched": ("#007a5a", "-.", "^"),
+    "placebo": ("#a8447e", (0, (1, 1)), "v"),
+    "original": ("#555555", (0, (5, 2, 1, 2, 1, 2)), "D"),
+}
+"""Target → colour, line and marker: the Okabe–Ito palette, some of it darkened for text; the lines differ in grey print too."""
+
+INK, GRID, SIZE, WIDTH, HEIGHT, DPI = "#333333", "#e3e3e3", 9, 3.5, 2.7, 200
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve against ε: per point its measure, whose interval is drawn as a band."""
+
+    target: str
+    points: tuple[tuple[float, Measure], ...]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """An ROC curve: false and true positive rates, and what its legend says."""
+
+    target: str
+    false: Array
+    true: Array
+    words: str
+
+
+def against_epsilon(lines: Sequence[Line], *, image: bool, label: str = "forget accuracy") -> bytes:
+    """Curves of shares against ε, each named at its end in its own colour."""
+    canvas, axes = _axes()
+    last = max(point[0] for line in lines for point in line.points)
+    ends = _apart([line.points[-1][1].value for line in lines])
+    for line, end in zip(lines, ends, strict=True):
+        colour, dashes, marker = LOOKS[line.target]
+        x = [point[0] for point in line.points]
+        measures = [point[1] for point in line.points]
+        axes.fill_between(x, [m.low for m in measures], [m.high for m in measures], color=colour, alpha=0.15, lw=0)
+        axes.plot(x, [m.value for m in measures], color=colour, ls=dashes, marker=marker, ms=4, lw=1.6)
+        axes.text(last * 1.05, end, line.target, color=colour, va="center", size=SIZE)
+    ticks = sorted({point[0] for line in lines for point in line.points})
+    axes.set_xticks(ticks, [epsilon(tick, image).removesuffix("/255") for tick in ticks])
+    axes.set_xlim(-0.03 * last, 1.42 * last)  # room for the names
+    axes.set_ylim(-0.05, 1.05)
+    axes.spines["bottom"].set_bounds(0, last)
+    _percent(axes.set_yticks)
+    axes.set_xlabel("ε, of 255" if image else "ε", size=SIZE, color=INK, x=0.36)
+    axes.set_ylabel(label, size=SIZE, color=INK)
+    return _png(canvas)
+
+
+def roc_curves(curves: Sequence[Rates]) -> bytes:
+    """ROC curves with the chance diagonal; each legend line carries its AUC."""
+    canvas, axes = _axes(height=3.9)
+    axes.plot([0, 1], [0, 1], color="#999999", lw=1, ls=":", label="chance, AUC 0.500")
+    for curve in curves:
+        colour, dashes, _ = LOOKS[curve.target]
+        axes.plot(curve.false, curve.true, color=colour, ls=dashes, lw=1.6, label=curve.words)
+    canvas.legend(fontsize=SIZE - 1, loc="outside lower center", frameon=False, labelcolor=INK, handlelength=3)
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    _percent(axes.set_xticks)
+    _percent(axes.set_yticks)
+    axes.set_xlabel("false positive rate", size=SIZE, color=INK)
+    axes.set_ylabel("true positive rate", size=SIZE, color=INK)
+    return _png(canvas)
+
+
+def mean_roc(curves: Sequence[tuple[Array, Array]], points: int = 201) -> tuple[Array, Array]:
+    """Mean true positive rate of several ROC curves at equal false positive rates (vertical averaging, Fawcett 2006)."""
+    at = np.linspace(0, 1, points)
+    true = [np.interp(at, *_function(false, rate)) for false, rate in curves]
+    return np.concatenate([[0.0], at]), np.concatenate([[0.0], np.mean(true, 0)])
+
+
+def _function(false: Array, true: Array) -> tuple[Array, Array]:
+    """The curve with its highest point alone where it rises vertically, so that it can be read at a rate."""
+    last = np.append(np.diff(false) > 0, True)
+    return false[last], true[last]
+
+
+def picture(image: Array, *, side: int = 96) -> bytes:
+    """One image, shape (channels, height, width) in [0, 1], enlarged by a whole number to about `side` pixels.
+
+    Other numbers of channels than 1 and 3 are shown as their mean.
+    """
+    pixels = image if image.shape[0] == 3 else image.mean(0, keepdims=True)
+    values = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
+    shown = Image.fromarray(values[0] if len(values) == 1 else np.ascontiguousarray(values.transpose(1, 2, 0)))
+    factor = max(1, round(side / max(shown.size)))
+    buffer = io.BytesIO()
+    shown.resize((shown.width * factor, shown.height * factor), Image.Resampling.NEAREST).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _apart(heights: Sequence[float], least: float = 0.085) -> list[float]:
+    """Heights for labels at these ends of lines, moved apart until none covers another, inside [0, 1]."""
+    order = np.argsort(heights, kind="stable")
+    moved = np.asarray(heights, dtype=float)[order]
+    for place in range(1, len(moved)):
+        moved[place] = max(moved[place], moved[place - 1] + least)
+    ceiling = 1.0
+    for place in reversed(range(len(moved))):
+        moved[place] = min(moved[place], ceiling)
+        ceiling = moved[place] - least
+    placed = np.empty(len(moved))
+    placed[order] = moved
+    return [float(height) for height in placed]
+
+
+def _axes(height: float = HEIGHT) -> tuple[Canvas, Axes]:
+    canvas = Canvas(figsize=(WIDTH, height), dpi=DPI, layout="constrained", facecolor="white")
+    axes = canvas.subplots()
+    axes.grid(True, color=GRID, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=SIZE, colors=INK, length=3)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#999999")
+    return canvas, axes
+
+
+def _percent(set_ticks: Callable[..., Any]) -> None:
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    set_ticks(ticks, [f"{tick:.0%}" for tick in ticks])
+
+
+def _png(canvas: Canvas) -> bytes:
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()

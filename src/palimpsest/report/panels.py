@@ -1,0 +1,106 @@
+"""Attacked images for the report's grid, kept beside the record in `panels.safetensors` (absent where contents are redacted)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from palimpsest.errors import BadInput
+from palimpsest.store import disk_errors, write_atomically
+from palimpsest.types import Array
+
+FILE = "panels.safetensors"
+ARRAYS = ("original", "attacked", "label", "before", "after")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Some records before and after an attack on one model of one seed.
+
+    unlearner: the method's label, empty for controls shared by all. target: what the model stands for. classes: names of all
+    classes. original, attacked: images in [0, 1], shape (n, channels, height, width). label: true class; before, after: the
+    class that the model answers with on the original and on the attacked image; each of shape (n,).
+    """
+
+    unlearner: str
+    target: str
+    seed: int
+    epsilon: float
+    classes: tuple[str, ...]
+    original: Array
+    attacked: Array
+    label: Array
+    before: Array
+    after: Array
+    request: int = 0
+
+    def __post_init__(self) -> None:
+        if self.original.ndim != 4 or self.original.shape != self.attacked.shape:
+            got = f"{self.original.shape} and {self.attacked.shape}"
+            raise BadInput("panel images", got=got, expected="two arrays of equal shape (n, channels, height, width)")
+        for name in ARRAYS[2:]:
+            values = getattr(self, name)
+            if values.shape != self.original.shape[:1] or not all(0 <= v < len(self.classes) for v in values):
+                expected = f"{len(self.original)} classes from 0 to {len(self.classes) - 1}"
+                raise BadInput(f"panel {name}", got=values, expected=expected)
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def save(folder: Path, panels: Sequence[Panel]) -> Path:
+    """Writes the panels' file, whole or not at all; no panels remove it."""
+    path = folder / FILE
+    arrays = {f"{place}/{name}": _stored(panel, name) for place, panel in enumerate(panels) for name in ARRAYS}
+    heads = [_head(panel) for panel in panels]
+    with disk_errors(folder):
+        if panels:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, safetensors.numpy.save(arrays, metadata={"panels": json.dumps(heads)}))
+        else:
+            path.unlink(missing_ok=True)
+    return path
+
+
+def load(folder: Path) -> list[Panel]:
+    """The panels in a folder, in the order in which they were saved; empty where there are none."""
+    path = folder / FILE
+    if not path.exists():
+        return []
+    try:
+        data = path.read_bytes()
+        size = int.from_bytes(data[:8], "little")
+        heads = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["panels"])
+        arrays = safetensors.numpy.load(data)
+        panels = []
+        for place, head in enumerate(heads):
+            values: dict[str, Any] = {name: arrays[f"{place}/{name}"] for name in ARRAYS}
+            panels.append(Panel(**{**head, "classes": tuple(head["classes"]), **values}))
+        return panels
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            str(path), got=error, expected="images that an audit wrote", do="delete the file or audit again"
+        ) from None
+
+
+def _stored(panel: Panel, name: str) -> Array:
+    kind = np.float32 if name in ("original", "attacked") else np.int64
+    return np.ascontiguousarray(getattr(panel, name), dtype=kind)
+
+
+def _head(panel: Panel) -> dict[str, object]:
+    return {
+        "unlearner": panel.unlearner,
+        "target": panel.target,
+        "seed": panel.seed,
+        "epsilon": panel.epsilon,
+        "classes": list(panel.classes),
+        "request": panel.request,
+    }

@@ -1,0 +1,138 @@
+"""The report's first page: what was done, in a paragraph, and the verdict on every method."""
+
+from __future__ import annotations
+
+from palimpsest.report.blocks import Entry, Section, Table
+from palimpsest.report.numbers import Key, Numbers
+from palimpsest.report.tables import compared, difference, measured
+from palimpsest.report.wording import CONTROLS, VERDICTS, count, epsilon, listed
+
+
+def headline(numbers: Numbers) -> str:
+    record = numbers.record
+    return f"Unlearning audit: {record.data.get('title') or record.data.get('name', 'data')}, {listed(selections(numbers))}"
+
+
+def selections(numbers: Numbers) -> list[str]:
+    """What was asked to be forgotten, in order."""
+    return list(dict.fromkeys(request.selection for request in sorted(numbers.record.requests, key=lambda r: r.index)))
+
+
+def summary(numbers: Numbers) -> tuple[str, ...]:
+    """What was done, for a reader who reads no further."""
+    record, data = numbers.record, numbers.record.data
+    methods = list(dict.fromkeys(label for request in numbers.requests for label in numbers.methods(request)))
+    sizes = sorted({len(request.ids) for request in record.requests})
+    several = f"{sizes[0]:,} to {sizes[-1]:,}" if len(sizes) > 1 else f"{sizes[0]:,}" if sizes else "no"
+    model, title = record.model.get("name", "model"), data.get("title", data.get("name", "the data"))
+    trained = f"{data['train']:,} records of {title}" if "train" in data else title
+    each = " per request" if len(numbers.requests) > 1 else ""
+    what = f"A model ({model}) was trained on {trained} and made to forget {listed(selections(numbers))} ({several} records{each})"
+    how = f" with {count(len(methods), 'method')}, over {count(len(record.seeds), 'seed')}. "
+    attacked = f"attacked with {listed(numbers.attacks)}" if numbers.attacks else "verified, without an attack,"
+    against = "and read against controls, above all models retrained without those records."
+    alarms = []
+    if record.warnings:
+        alarms.append(f"{count(len(record.warnings), 'warning')} below: read them before you quote a number.")
+    failed = sum(cell.status == "failed" for cell in record.cells)
+    if failed:
+        alarms.append(f"{count(failed, 'cell')} failed; they are listed with their reasons.")
+    if record.redacted:
+        alarms.append("Contents of records are left out of this report (redacted).")
+    return tuple(part for part in (f"{what}{how}What came out was {attacked} {against}", " ".join(alarms)) if part)
+
+
+def findings(numbers: Numbers) -> tuple[tuple[str, str, str], ...]:
+    """Verdict, the methods that it fell on, and what it means."""
+    found = []
+    for verdict, meaning in VERDICTS.items():
+        rows = [row for row in numbers.record.verdicts if row.verdict == verdict]
+        if rows:
+            found.append(
+                (str(verdict), listed([row.unlearner + _which(numbers, row.request) for row in rows]), meaning)
+            )
+    return tuple(found)
+
+
+def _which(numbers: Numbers, request: int) -> str:
+    return f" (request {request + 1})" if len(numbers.requests) > 1 else ""
+
+
+def section(numbers: Numbers) -> Section:
+    """The verdict on every method with the numbers that it goes by."""
+    image = numbers.record.data.get("kind") == "image"
+    attacked = _attacked(numbers)
+    aucs = [(attack, key) for attack in numbers.attacks for key in numbers.keys(attack) if key[0].endswith(".auc")]
+    columns = ["Method", "Verdict", "Because", "Test accuracy", "Forget accuracy, clean"]
+    for attack, key, controls in attacked:
+        columns.append(f"Forget accuracy under {attack}, ε = {epsilon(dict(key[1])['epsilon'], image)}")
+        columns += [f"… minus {control}" for control in controls]
+    columns += [f"AUC of {attack}" for attack, _ in aucs]
+    keys: list[tuple[str, Key, list[str]]] = [
+        ("accuracy", (name, ()), []) for name in ("test_accuracy", "forget_accuracy")
+    ]
+    keys += [*attacked, *((attack, key, []) for attack, key in aucs)]
+
+    def row(first: tuple[Entry, ...], target: str, label: str, request: int) -> tuple[Entry, ...]:
+        entries = list(first)
+        for by, key, controls in keys:
+            entries.append(measured(numbers, by, key, target, label, request))
+            own = target == "unlearned"
+            blank = Entry.of("")
+            entries += [difference(numbers, by, key, label, request, c) if own else blank for c in controls]
+        return tuple(entries)
+
+    rows: list[tuple[Entry, ...]] = []
+    shared: set[int] = set()
+    for request in numbers.requests:
+        for label in numbers.methods(request):
+            verdict = numbers.verdict(label, request)
+            finding = Entry.of(str(verdict.verdict), look="verdict") if verdict else Entry.of("none")
+            because = tuple(verdict.because) if verdict else ("the record has no verdict on it",)
+            first = (Entry.of(label + _which(numbers, request)), finding, Entry(because, "list"))
+            rows.append(row(first, "unlearned", label, request))
+        for target in ("retrained", "original"):
+            shared.add(len(rows))
+            first = (
+                Entry.of(target + _which(numbers, request)),
+                Entry.of("control"),
+                Entry.of(CONTROLS[target], look="list"),
+            )
+            rows.append(row(first, target, "", request))
+    table = Table(tuple(columns), tuple(rows), "", intervals(numbers), frozenset(shared))
+    return Section("verdicts", "Verdicts", (table,))
+
+
+def _attacked(numbers: Numbers) -> list[tuple[str, Key, list[str]]]:
+    """Per attack with a budget, its forget accuracy at the largest one, and the controls that it is compared with."""
+    found = []
+    for attack in numbers.attacks:
+        keys = [
+            key for key in numbers.keys(attack) if key[0].endswith(".forget_accuracy") and "epsilon" in dict(key[1])
+        ]
+        if keys:
+            largest = max(keys, key=lambda key: dict(key[1])["epsilon"])
+            controls = {c: None for request in numbers.requests for c in compared(numbers, attack, largest, request)}
+            found.append((attack, largest, list(controls)))
+    return found
+
+
+def intervals(numbers: Numbers) -> str:
+    """What the brackets are."""
+    numbers.measures  # noqa: B018 (reads the scores, so that the next line knows what could be read)
+    if len(numbers.record.seeds) > 1:
+        text = (
+            "Numbers are means over seeds. Brackets are 95% intervals over records (bootstrap) and seeds (Student's t); "
+            "differences from controls are paired by seed and record; those of percentages are in points."
+        )
+    else:
+        text = (
+            "Brackets are 95% intervals over records (exact binomial for shares, bootstrap for the rest), of one seed: they do "
+            "not cover the luck of training. Differences from controls are paired by record; those of percentages are in points."
+        )
+    text += " Reasons for a verdict use wider intervals, corrected for the number of comparisons."
+    lost = len(numbers.unreadable)
+    if lost:
+        cells = count(lost, "cell")
+        text += f" The scores of {cells} could not be resampled; averages with them span the seeds' intervals instead."
+    return text

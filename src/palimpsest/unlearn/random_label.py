@@ -1,0 +1,73 @@
+"""Random labels: teach the model noise about the forget set, then the retain set again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from palimpsest.catalog import setting
+from palimpsest.learn.base import Trained
+from palimpsest.learn.loop import Meter, shuffled
+from palimpsest.rng import Rng
+from palimpsest.task import Task
+from palimpsest.types import Examples
+from palimpsest.unlearn.base import Unlearner, train_mode
+
+
+@dataclass(frozen=True)
+class RandomLabel(Unlearner):
+    """Each epoch: one pass over D_u under labels drawn afresh, then one pass over D_r (RL; Golatkar et al. 2020, as in
+    SalUn's public code).
+
+    The labels are uniform over all classes, the true one included. Guarantees nothing: the forget records are still trained
+    on, and what the model says of them may tell them apart from records that it never saw.
+    """
+
+    aliases = ("RL",)
+    about = "random labels for the forget set, then the retain set"
+
+    lr: float = setting(0.01, "learning rate", source="public code's default rate of unlearning", search=(1e-3, 0.3))
+    epochs: int = setting(10, "passes over the forget set and the retain set", source="public code")
+    batch_size: int = setting(256, "records a step", source="public code")
+    momentum: float = setting(0.9, "SGD momentum", source="public code")
+    weight_decay: float = setting(5e-4, "decay of all weights", source="public code")
+
+    def __post_init__(self) -> None:
+        self.at_least(lr=0, epochs=0, batch_size=1, momentum=0, weight_decay=0)
+
+    def update(
+        self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
+    ) -> None:
+        sgd = torch.optim.SGD(model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay)
+        for epoch in range(self.epochs):
+            relabelled_epoch(
+                model, trained.task, retain, forget, sgd, self.batch_size, rng=rng.child("epoch", epoch), meter=meter
+            )
+
+
+def relabelled_epoch(
+    model: nn.Module,
+    task: Task,
+    retain: Examples,
+    forget: Examples,
+    sgd: torch.optim.Optimizer,
+    batch_size: int,
+    *,
+    rng: Rng,
+    meter: Meter,
+    after_step: Callable[[], None] = lambda: None,
+) -> None:
+    """One pass over the forget set under fresh random labels, then one over the retain set; `after_step` after each step."""
+    labels = rng.child("labels").torch()
+    train_mode(model, len(forget), batch_size)
+    for batch in shuffled(forget, batch_size, rng.child("forget"), name="random labels"):
+        relabelled = batch.with_targets(task.randomise(batch.targets, labels))
+        meter.step(task.loss(model, relabelled), sgd, len(batch))
+        after_step()
+    train_mode(model, len(retain), batch_size)
+    for batch in shuffled(retain, batch_size, rng.child("retain"), name="retain set"):
+        meter.step(task.loss(model, batch), sgd, len(batch))
+        after_step()

@@ -1,0 +1,131 @@
+"""What every learner of the catalog must pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from palimpsest.catalog import document, identity, make, members
+from palimpsest.learn.base import Learner, Trained
+from palimpsest.learn.loop import Checkpoint, Meter
+from palimpsest.learn.recipe import Recipe
+from palimpsest.models.convnet import ConvNet
+from palimpsest.models.files import write_weights
+from palimpsest.rng import Rng
+from palimpsest.store import Store, digest
+from palimpsest.task import Classification
+from palimpsest.types import Examples, Split
+
+NAMES = sorted(members("learners"))
+FACTORY = ConvNet(width=2)
+RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05)
+
+
+@pytest.fixture(scope="module")
+def records(digits: Split) -> Examples:
+    return digits.train.take(list(range(48)))
+
+
+@pytest.fixture
+def learner(request: pytest.FixtureRequest, tmp_path: Path, digits_task: Classification) -> Learner:
+    """The member of that name, with what its required settings ask for."""
+    name = request.param
+    path = tmp_path / "given.safetensors"
+    write_weights(path, FACTORY.build(digits_task, Rng(99)))
+    needs = {"weights": str(path)}
+    required = [row["name"] for row in document(members("learners")[name]) if row["default"] == "(required)"]
+    assert set(required) <= needs.keys(), f"tell this test what {required} of {name} may be"
+    made: Learner = make("learners", name, {field: needs[field] for field in required})
+    return made
+
+
+def each_learner(test: Any) -> Any:
+    return pytest.mark.parametrize("learner", NAMES, indirect=True)(test)
+
+
+def fit(learner: Learner, task: Classification, records: Examples, seed: int = 0, **more: Any) -> Trained:
+    return learner.fit(task, records, RECIPE, FACTORY, rng=Rng(seed), **more)
+
+
+def same(one: Trained, other: Trained) -> bool:
+    a, b = one.model.state_dict(), other.model.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@each_learner
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(
+    learner: Learner, digits_task: Classification, records: Examples
+) -> None:
+    first = fit(learner, digits_task, records)
+    assert same(first, fit(learner, digits_task, records))
+    assert not same(first, fit(learner, digits_task, records, seed=1))
+
+
+@each_learner
+def test_what_is_returned_says_how_it_was_made(
+    learner: Learner, digits_task: Classification, records: Examples
+) -> None:
+    trained = fit(learner, digits_task, records)
+    assert trained.ids.tolist() == records.ids.tolist()
+    assert (trained.learner, trained.recipe, trained.factory) == (learner, RECIPE, FACTORY)
+    assert trained.task is digits_task
+    assert not any(module.training for module in trained.model.modules())
+    assert trained.initial().keys() == trained.model.state_dict().keys()
+    start = learner.start(FACTORY, digits_task, Rng(0)).state_dict()
+    assert all(torch.equal(value, start[name]) for name, value in trained.initial().items())
+    assert any(not torch.equal(value, start[name]) for name, value in trained.model.state_dict().items())
+
+
+@each_learner
+def test_the_cost_is_reported(learner: Learner, digits_task: Classification, records: Examples) -> None:
+    cost = fit(learner, digits_task, records).cost
+    assert cost.seconds > 0
+    assert cost.samples >= RECIPE.epochs * len(records)
+    assert cost.gradient_evaluations >= RECIPE.epochs * 3
+
+
+@each_learner
+def test_a_run_that_dies_resumes_to_the_same_weights(
+    learner: Learner, digits_task: Classification, records: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(learner, digits_task, records)
+    checkpoint = Checkpoint(Store(tmp_path / "store"), {"learner": identity(learner)}, every_seconds=0.0)
+    step, seen = Meter.step, []
+
+    def counted(self: Meter, *args: Any, **kwargs: Any) -> None:
+        if len(seen) == dies_after:
+            raise KeyboardInterrupt
+        seen.append(1)
+        step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Meter, "step", counted)
+    dies_after = 7
+    with pytest.raises(KeyboardInterrupt):
+        fit(learner, digits_task, records, checkpoint=checkpoint)
+    dies_after = -1
+    seen.clear()
+    resumed = fit(learner, digits_task, records, checkpoint=checkpoint)
+    assert same(whole, resumed)
+    assert 0 < len(seen) < whole.cost.gradient_evaluations, "started anew"
+    assert resumed.cost.samples == whole.cost.samples
+    assert resumed.cost.gradient_evaluations == whole.cost.gradient_evaluations
+    assert list(checkpoint.store.entries()) == []
+
+
+@each_learner
+def test_the_order_in_which_models_are_made_does_not_matter(
+    learner: Learner, digits_task: Classification, records: Examples
+) -> None:
+    first = fit(learner, digits_task, records)
+    fit(learner, digits_task, records.take(list(range(20))), seed=5)
+    torch.rand(3)
+    assert same(first, fit(learner, digits_task, records))
+
+
+@each_learner
+def test_the_identity_makes_a_key(learner: Learner) -> None:
+    assert identity(learner)["name"] in NAMES
+    assert len(digest(identity(learner))) == 64
