@@ -4,10 +4,10 @@ speed: image-steps a second, one image-step being one executed forward-backward 
     KL divergence from the original's posterior. Peers run twice: under equal conditions (parameters frozen, evaluation
     mode, channels_last) and as their users run them (the module as it comes: contiguous, parameters that take gradients,
     the library's usual call). Ours takes the same batch, looks at every iterate, and stops nothing early.
-accuracy: seconds until the attack recovers as many forgotten records as 100 steps of the paper's attack do, less 0.5 points. CIFAR-10,
-    10,000 images, ResNet-18 of width 16, class 0 forgotten by fine-tuning, ε 8/255. Peers take the fewest of 5, 10, 20, 50 and
-    100 steps that get there, at the best of three step sizes; ours is `stop=recovered, step_rule=decaying`, its
-    preparation included. A retrained model is reported apart.
+accuracy: seconds until the attack has recovered as many forgotten records as 100 steps of the paper's attack do, less 0.5
+    points. CIFAR-10, 10,000 images, ResNet-18 of width 16, class 0 forgotten by fine-tuning, ε 8/255. Each side takes the
+    fewest of 5, 10, 20, 50 and 100 steps that get there, peers at the best of three step sizes and under equal
+    conditions; ours is `stop=recovered, step_rule=decaying`, its preparation included. A retrained model is reported apart.
 
 Run: make bench-env && .venv-bench/bin/python benchmarks/uma.py [speed] [accuracy] [--rounds 7] [--threads 2]
 The data folder is PALIMPSEST_DATA, else ../shared/data; trained models are kept in .palimpsest/benchmarks.
@@ -27,7 +27,6 @@ from statistics import median
 import art
 import eagerpy
 import foolbox
-import numpy as np
 import torch
 import torch.nn.functional as F
 import torchattacks

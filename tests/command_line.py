@@ -6,10 +6,30 @@ from pathlib import Path
 
 from palimpsest.cli import main
 
-TINY = (
-    "--data digits --limit 200 --model linear --set recipe.epochs=2 --forget class=0 --unlearn retrain "
-    "--attack confidence_membership --verify accuracy --seeds 1 --controls 1 --threads 1"
-).split()
+TINY = [
+    "--data",
+    "digits",
+    "--limit",
+    "200",
+    "--model",
+    "linear",
+    "--set",
+    "recipe.epochs=2",
+    "--forget",
+    "class=0",
+    "--unlearn",
+    "retrain",
+    "--attack",
+    "confidence_membership",
+    "--verify",
+    "accuracy",
+    "--seeds",
+    "1",
+    "--controls",
+    "1",
+    "--threads",
+    "1",
+]
 """Options of an audit that takes about a second."""
 
 

@@ -117,7 +117,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no seeds": (("--seeds", "0"), ("--seeds: got '0'", "greater than or equal to 1")),
     "controls": (("--controls", "0"), ("--controls: got '0'",)),
     "limit": (("--limit", "3"), ("limit", "at least 10")),
-    "threads": (("--threads", "0"), ("--threads",)),
+    "threads": (("--threads", "0"), ("--threads: got '0'",)),
     "no methods": (("--unlearn", ""), ("--unlearn",)),
     "field in a settings file": (("--settings", "wrong_field.json"), ("'seedz'", "did you mean 'seeds'?")),
     "type in a settings file": (("--settings", "wrong_type.json"), ("wrong_type.json: seeds: got 'many'",)),
@@ -335,14 +335,18 @@ def test_details_are_shown_when_they_are_asked_for(room: Path, capsys: pytest.Ca
 def test_ctrl_c_from_the_keyboard(tmp_path: Path) -> None:
     """The signal itself, in a process of its own."""
     command = [sys.executable, "-m", "palimpsest.cli", "audit", *TINY, "--set", "recipe.epochs=3000"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("digits:")
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = process.stdout.readline()
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        error = process.stderr.read()
+    assert first.startswith("digits:"), error
     assert process.returncode == 130
     assert error == "stopped; run the same command again to go on\n"
+    assert whole(tmp_path / ".palimpsest")
 
 
 def test_the_test_can_fail(room: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from palimpsest import store as module
 from palimpsest.errors import BadInput, CorruptArtifact, NewerFormat, StoreError
-from palimpsest.store import Store, digest, environment, scores_holds, write_atomically
+from palimpsest.store import Store, clear_scratch, digest, environment, write_atomically
 
 SPEC = {"model": "mlp", "seed": 0}
 TENSORS = {"w": torch.arange(6.0).view(2, 3), "n": torch.tensor(7)}
@@ -221,10 +221,6 @@ def test_purge_reaches_the_leftovers_of_a_killed_run(store: Store) -> None:
     assert not leftover.exists()
 
 
-def test_held_ids_of_several_sets() -> None:
-    assert list(scores_holds(np.array(["a", "b"]), np.array(["c"]))) == ["a", "b", "c"]
-
-
 def test_gc_frees_what_nothing_uses_and_nothing_else(store: Store) -> None:
     put(store, {"seed": 0}, ("a",))
     put(store, {"seed": 1}, ("b",))
@@ -401,3 +397,16 @@ def test_tensors_on_their_way_in_are_copies(store: Store) -> None:
     written = store.put("x", {}, {"v": value}, {}, ["a"])
     value.add_(1)
     assert written.tensors["v"].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_scratch_files_of_killed_writers_are_cleared(tmp_path: Path) -> None:
+    dead, alive = 2**22 + 1, os.getppid()
+    inner = tmp_path / "figures"
+    inner.mkdir()
+    left = inner / f".record.png.{dead}-{'0' * 32}"
+    others = [inner / f".record.png.{alive}-{'0' * 32}", tmp_path / ".gitignore", tmp_path / "record.json"]
+    for path in (left, *others):
+        path.touch()
+    clear_scratch(tmp_path)
+    assert not left.exists()
+    assert all(path.exists() for path in others)

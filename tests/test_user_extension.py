@@ -82,8 +82,12 @@ class Blobs(Dataset):
 BROKEN = '''
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from my_package.attacks import Confidence
+from palimpsest.measures.intervals import mean
+from palimpsest.types import Scores
 from palimpsest.unlearn.base import Unlearner
 
 
@@ -127,6 +131,26 @@ class Crashes(Unlearner):
         raise KeyError("no such thing")
 
 
+@dataclass(frozen=True)
+class Greedy(Confidence):
+    """Reaches for weights that its threat model does not give it."""
+
+    def observe(self, view, *, rng):
+        view.after.weights()
+
+
+@dataclass(frozen=True)
+class Blind(Confidence):
+    """Guesses by luck, and measures by it."""
+
+    def score(self, guess, case):
+        scores = super().score(guess, case)
+        return Scores(scores.unit, scores.ids, {"sure": np.random.default_rng().random(len(scores.ids))})
+
+    def measure(self, scores):
+        return (mean("confidence.mean", np.random.default_rng().random(9)),)
+
+
 def logits_of_another_shape(classes):
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes + 1))
 
@@ -162,6 +186,17 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         del sys.modules[name]
 
 
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return Bench()
+
+
+@pytest.fixture
+def one_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checks of well-behaved things share their models, which saves training them again."""
+    monkeypatch.setattr("palimpsest.contract.Bench", lambda **named: bench)
+
+
 def audited(folder: Path, *options: str) -> Record:
     assert main(["audit", *TINY, "--store", str(folder / "store"), "--out", str(folder / "out"), *options]) == 0
     return record.read(folder / "out")
@@ -186,15 +221,11 @@ def test_a_setting_that_it_does_not_have(package: Path, capsys: pytest.CaptureFi
     assert "did you mean 'factor'?" in capsys.readouterr().err
 
 
-def test_a_model(package: Path) -> None:
-    """The guide's model, named by the function that makes it."""
-    done = audited(package, "--model", "my_package.models:make", "--unlearn", "finetune", "--set", "finetune.epochs=1")
+def test_a_model_and_an_edited_one(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The guide's model, named by the function that makes it; an edited source is another model."""
+    done = audited(package, "--model", "my_package.models:make")
     assert done.model["target"] == "my_package.models:make"
     assert all(cell.status == "ok" for cell in done.cells)
-
-
-def test_an_edited_model_is_another_model(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    audited(package, "--model", "my_package.models:make")
     capsys.readouterr()
     audited(package, "--model", "my_package.models:make")
     assert "made 0 models" in capsys.readouterr().out
@@ -230,6 +261,7 @@ def test_a_data_set(package: Path) -> None:
     "target",
     ["my_package.methods:Halve", "my_package.models:make", "my_package.attacks:Confidence", "my_package.data:Blobs"],
 )
+@pytest.mark.usefixtures("one_bench")
 def test_check_passes_what_keeps_the_contract(package: Path, target: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", target]) == 0
     assert "FAILED" not in capsys.readouterr().out
@@ -262,6 +294,21 @@ def test_check_fails_what_does_not(
     assert said.err.count("\n") == 1
 
 
+@pytest.mark.usefixtures("one_bench")
+def test_check_finds_an_attack_that_guesses_by_luck(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "my_package.broken:Blind"]) == 2
+    failing = set(re.findall(r"FAILED  (.*?):", capsys.readouterr().out))
+    assert failing >= {"same stream, same scores", "measures depend on the scores alone"}
+
+
+@pytest.mark.usefixtures("one_bench")
+def test_check_finds_an_attack_that_reaches_beyond_its_view(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "my_package.broken:Greedy"]) == 2
+    said = capsys.readouterr().out
+    assert set(re.findall(r"FAILED  (.*?):", said)) == set(contract.checks("attacks")) - {"declares its threat model"}
+    assert "BeyondView" in said
+
+
 def test_check_of_something_of_no_kind(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "my_package.broken:Loose"]) == 2
     assert "expected" in capsys.readouterr().err
@@ -272,9 +319,9 @@ def test_a_class_of_no_kind_is_refused_in_an_audit(package: Path, capsys: pytest
     assert "kind 'unlearners'" in capsys.readouterr().err
 
 
-def test_the_bench_tells_original_from_retrained() -> None:
+def test_the_bench_tells_original_from_retrained(bench: Bench) -> None:
     """Otherwise the checks of attacks would judge nothing."""
-    case = Bench().cases[0]
+    case = bench.cases[0]
     batch = case.forget.batch()
     wrong = [case.task.error(model.model, batch).mean().item() for model in (case.original, case.subject)]
     assert wrong[0] < 0.2

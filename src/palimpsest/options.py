@@ -106,7 +106,6 @@ def make_plan(
     asked: Collection[str] = (),
     imported: Imported | None = None,
     device: str = "cpu",
-    threads: int | None = None,
 ) -> Plan:
     """The plan of an audit. Raises BadInput where the choices cannot be carried out."""
     if imported is not None:
@@ -131,12 +130,12 @@ def make_plan(
         policy=made.policy,
         imported=imported,
         device=usable_device(device),
-        threads=threads,
+        threads=chosen.threads,
         scale=chosen.scale or "custom",
     )
 
 
-def plan(*, device: str = "cpu", threads: int | None = None, **chosen: Any) -> Plan:
+def plan(*, device: str = "cpu", **chosen: Any) -> Plan:
     """A plan from the same words as on the command line (the fields of `Choices`).
 
     >>> chosen = plan(data="digits", model="linear", forget=["class=0"], unlearn=["FT"], settings={"finetune": {"lr": 0.05}})
@@ -144,7 +143,7 @@ def plan(*, device: str = "cpu", threads: int | None = None, **chosen: Any) -> P
     0.05
     """
     words = choices(chosen)
-    return make_plan(words, asked=tuple(words.settings), device=device, threads=threads)
+    return make_plan(words, asked=tuple(words.settings), device=device)
 
 
 def labelled(kind: str, names: Iterable[str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from palimpsest.errors import BadInput, NewerFormat
-from palimpsest.store import disk_errors, write_atomically
+from palimpsest.store import clear_scratch, disk_errors, write_atomically
 from palimpsest.types import Finding, Measure, Scores
 
 FORMAT = 1
@@ -160,13 +160,16 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
 
 
 def write(record: Record, folder: Path, scores: Mapping[str, Scores]) -> Path:
     """Writes `record.json` and the scores that its cells name, each file whole or not at all."""
     with disk_errors(folder):
         (folder / "scores").mkdir(parents=True, exist_ok=True)
+        clear_scratch(folder)
         for key, value in scores.items():
             write_atomically(folder / "scores" / f"{key}.safetensors", scores_to_bytes(value))
         path = folder / "record.json"

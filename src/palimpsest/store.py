@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -25,7 +26,6 @@ import torch
 from torch import Tensor
 
 from palimpsest.errors import BadInput, CorruptArtifact, NewerFormat, StoreError
-from palimpsest.types import Ids
 
 FORMAT = 1
 
@@ -345,7 +345,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         scratch.unlink(missing_ok=True)
 
 
-def scores_holds(*parts: Ids) -> Iterator[str]:
-    """Ids of several sets, for `holds`."""
-    for part in parts:
-        yield from (str(name) for name in part)
+_SCRATCH = re.compile(r"^\..+\.\d+-[0-9a-f]{32}$")
+
+
+def clear_scratch(folder: Path) -> None:
+    """Removes what `write_atomically` left below a folder in processes that were killed in the middle of it."""
+    for path in folder.rglob(".*"):
+        if _SCRATCH.match(path.name) and path.is_file() and _abandoned(path):
+            path.unlink(missing_ok=True)

@@ -36,7 +36,9 @@ pytestmark = pytest.mark.slow
 class Nothing(Unlearner):
     """Does nothing at all."""
 
-    def update(self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter) -> None:
+    def update(
+        self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
+    ) -> None:
         meter.count(0, 0)
 
 
@@ -44,7 +46,9 @@ class Nothing(Unlearner):
 class Flicker(Unlearner):
     """Changes the weights by next to nothing."""
 
-    def update(self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter) -> None:
+    def update(
+        self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
+    ) -> None:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(1 + 1e-4)

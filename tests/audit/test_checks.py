@@ -31,7 +31,9 @@ def test_weaker_than_larger_epsilon() -> None:
 
 def test_black_box_beats_white_box() -> None:
     sees = {"confidence_membership": "posterior", "uma": "weights"}
-    board = board_with(Place("confidence_membership", "unlearned", 0, "salun"), ("confidence_membership.mia_member_rate", 95, 100, {}))
+    board = board_with(
+        Place("confidence_membership", "unlearned", 0, "salun"), ("confidence_membership.mia_member_rate", 95, 100, {})
+    )
     white = Place("uma", "unlearned", 0, "salun")
     for hits, expected in ((20, ["black-box-beats-white-box"]), (99, [])):
         board.measures[white] = board_with(white, ("uma.mia_member_rate", hits, 100, {"epsilon": 0.03})).measures[white]

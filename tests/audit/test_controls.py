@@ -31,11 +31,16 @@ def test_two_classes_settle() -> None:
     shift = matching_shift(control, subject, targets, [0, 1], sweeps=50)
     for c in (0, 1):
         mine = targets == c
-        matched, wanted = gaps(control[mine] + shift, targets[mine]).median(), gaps(subject[mine], targets[mine]).median()
+        matched, wanted = (
+            gaps(control[mine] + shift, targets[mine]).median(),
+            gaps(subject[mine], targets[mine]).median(),
+        )
         torch.testing.assert_close(matched, wanted, atol=1e-2, rtol=0)
 
 
 def test_shifted_adds_constants_to_logits() -> None:
     inner = torch.nn.Linear(4, 3)
     x = torch.rand(5, 4)
-    torch.testing.assert_close(Shifted(inner, torch.tensor([1.0, 0.0, -2.0]))(x), inner(x) + torch.tensor([1.0, 0.0, -2.0]))
+    torch.testing.assert_close(
+        Shifted(inner, torch.tensor([1.0, 0.0, -2.0]))(x), inner(x) + torch.tensor([1.0, 0.0, -2.0])
+    )

@@ -48,7 +48,7 @@ def kill_often(folder: Path, times: int) -> None:
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    kill_often(tmp_path, 6)
+    kill_often(tmp_path, 4)
 
 
 @pytest.mark.slow

@@ -79,7 +79,9 @@ def test_second_run_makes_nothing(small: tuple[Path, Record], monkeypatch: pytes
 def test_other_settings_make_other_models(small: tuple[Path, Record]) -> None:
     folder, _ = small
     said: list[str] = []
-    pipeline.audit(plan(unlearners=(Retrain(),), seeds=(1,)), Store(folder / "store"), folder / "other", say=said.append)
+    pipeline.audit(
+        plan(unlearners=(Retrain(),), seeds=(1,)), Store(folder / "store"), folder / "other", say=said.append
+    )
     assert any("made 4 models" in line for line in said)
 
 
@@ -97,7 +99,9 @@ def test_several_requests_in_order(tmp_path: Path) -> None:
 class Explodes(Unlearner):
     """Leaves weights that are not finite."""
 
-    def update(self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter) -> None:
+    def update(
+        self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
+    ) -> None:
         with torch.no_grad():
             next(model.parameters()).fill_(torch.nan)
 

@@ -31,7 +31,10 @@ def read(name: str = "uma.forget_accuracy at ε = 8/255", **changes: object) -> 
 
 def honest(**changes: object) -> Evidence:
     base = Evidence(
-        forget=read("forget_accuracy"), test=read("test_accuracy", minus_retrained=diff(0.0)), readings=[read()], class_wise=True
+        forget=read("forget_accuracy"),
+        test=read("test_accuracy", minus_retrained=diff(0.0)),
+        readings=[read()],
+        class_wise=True,
     )
     return replace(base, **changes)  # type: ignore[arg-type]
 
@@ -47,26 +50,50 @@ CASES = {
     ),
     "test accuracy collapsed": (honest(test=read("test_accuracy", minus_retrained=diff(-0.5))), Finding.OVER_FORGOTTEN),
     "knows less than retraining": (
-        honest(forget=read("forget_accuracy", minus_retrained=diff(-0.4), minus_original=diff(-0.5), separation=diff(0.0))),
+        honest(
+            forget=read("forget_accuracy", minus_retrained=diff(-0.4), minus_original=diff(-0.5), separation=diff(0.0))
+        ),
         Finding.OVER_FORGOTTEN,
     ),
     "membership far below chance": (
-        honest(readings=[read("confidence_membership.auc", value=0.2, minus_retrained=diff(-0.3), minus_matched=None, needs_match=False)]),
+        honest(
+            readings=[
+                read(
+                    "confidence_membership.auc",
+                    value=0.2,
+                    minus_retrained=diff(-0.3),
+                    minus_matched=None,
+                    needs_match=False,
+                )
+            ]
+        ),
         Finding.OVER_FORGOTTEN,
     ),
-    "beyond both controls": (honest(readings=[read(value=0.9, minus_retrained=diff(0.9), minus_matched=diff(0.5))]), Finding.RESIDUAL),
+    "beyond both controls": (
+        honest(readings=[read(value=0.9, minus_retrained=diff(0.9), minus_matched=diff(0.5))]),
+        Finding.RESIDUAL,
+    ),
     "beyond retraining only": (
         honest(readings=[read(value=0.9, minus_retrained=diff(0.9), minus_matched=diff(0.02))]),
         Finding.SUPPRESSED_HEAD,
     ),
-    "no matched control to tell": (honest(readings=[read(value=0.9, minus_retrained=diff(0.9), minus_matched=None)]), Finding.SUPPRESSED_HEAD),
+    "no matched control to tell": (
+        honest(readings=[read(value=0.9, minus_retrained=diff(0.9), minus_matched=None)]),
+        Finding.SUPPRESSED_HEAD,
+    ),
     "beyond retraining, no match needed": (
         honest(readings=[read(value=0.9, minus_retrained=diff(0.9), minus_matched=None, needs_match=False)]),
         Finding.RESIDUAL,
     ),
-    "within the noise of retraining": (honest(readings=[read(value=0.2, minus_retrained=diff(0.18), noise=0.2)]), Finding.FORGOTTEN),
+    "within the noise of retraining": (
+        honest(readings=[read(value=0.2, minus_retrained=diff(0.18), noise=0.2)]),
+        Finding.FORGOTTEN,
+    ),
     "too uncertain": (honest(readings=[read(value=0.3, minus_retrained=diff(0.3, 0.29))]), Finding.INCONCLUSIVE),
-    "attack cannot tell": (honest(readings=[read(value=0.99, minus_retrained=diff(0.01), separation=diff(0.01))]), Finding.INCONCLUSIVE),
+    "attack cannot tell": (
+        honest(readings=[read(value=0.99, minus_retrained=diff(0.01), separation=diff(0.01))]),
+        Finding.INCONCLUSIVE,
+    ),
     "no attack": (honest(readings=[]), Finding.INCONCLUSIVE),
 }
 

@@ -37,7 +37,9 @@ def run(name: str, target: str = "original", selection: str = "class=0") -> tupl
 def test_models_are_left_as_they_were(name: str) -> None:
     here = situation()
     before = copy.deepcopy(here.original.model)
-    modes = [(module.training, [p.requires_grad for p in module.parameters()]) for module in here.original.model.modules()]
+    modes = [
+        (module.training, [p.requires_grad for p in module.parameters()]) for module in here.original.model.modules()
+    ]
     run(name)
     assert same_weights(here.original.model, before)
     assert modes == [

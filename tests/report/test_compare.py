@@ -95,7 +95,7 @@ def test_other_records_are_not_paired(pair: tuple[Path, Path]) -> None:
 
 
 def test_an_audit_does_not_differ_from_itself(pair: tuple[Path, Path]) -> None:
-    made.record(pair[0])
+    made.record(pair[0], methods=("salun",), examiners=made.EXAMINERS[1:])
     table = compare(pair[0], pair[0])
     assert {(r.difference, r.how) for r in table.rows} == {(0.0, "paired")}
     assert (row(table).low, row(table).high) == (0.0, 0.0)

@@ -16,6 +16,7 @@ from palimpsest.models.resnet18 import ResNet18
 from palimpsest.models.resnet50 import ResNet50
 from palimpsest.rng import Rng
 from palimpsest.types import Examples
+from palimpsest.unlearn import _per_record
 from palimpsest.unlearn import curvature as module
 from palimpsest.unlearn._per_record import Dense, Gradients, Outer, by_layers
 from palimpsest.unlearn.curvature import Curvature
@@ -116,9 +117,10 @@ SLOW = [Reused, Borrowed, Turned, Loose, Grouped]
 
 
 @pytest.mark.parametrize("made", [*FAST, *SLOW], ids=lambda made: getattr(made, "__name__", type(made).__name__))
-@pytest.mark.parametrize("batch", [5, 8, 64])
-def test_all_ways_agree(made, batch, digits_task, digits_few, monkeypatch) -> None:
-    """Batches of eight included, where `Turned` has as many positions as records."""
+@pytest.mark.parametrize(("batch", "grouped"), [(5, 1), (8, 9999), (64, 64)])
+def test_all_ways_agree(made, batch, grouped, digits_task, digits_few, monkeypatch) -> None:
+    """Batches of eight included, where `Turned` has as many positions as records; convolutions by groups, by patches and both."""
+    monkeypatch.setattr(_per_record, "GROUPED_PLACES", grouped)
     monkeypatch.setattr(module, "LAYER_RECORDS", batch)
     monkeypatch.setattr(module, "VMAP_RECORDS", batch)
     model, records = ready(made, digits_task), digits_few.take(list(range(0, 192, 12)))

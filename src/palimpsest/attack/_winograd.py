@@ -52,8 +52,8 @@ def transformed(weight: Tensor) -> Tensor:
     return tiles.reshape(TILE * TILE, c, k).to(weight.dtype).contiguous()
 
 
-def convolve(inputs: Tensor, weights: Tensor) -> Tensor:
-    """3×3 convolution, stride 1, padding 1: (n, c, h, w) and transformed weights → (n, k, h, w) in channels_last."""
+def convolve(inputs: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
+    """3×3 convolution, stride 1, padding 1: (n, c, h, w), transformed weights, bias (k,) → (n, k, h, w) in channels_last."""
     n, c, height, width = inputs.shape
     k = weights.shape[2]
     down, across = -(-height // STRIDE), -(-width // STRIDE)
@@ -61,7 +61,8 @@ def convolve(inputs: Tensor, weights: Tensor) -> Tensor:
     padded = F.pad(inputs.permute(0, 2, 3, 1), border)  # (n, h, w, c)
     image, row, column, channel = padded.stride()
     places = (row, column, image, row * STRIDE, column * STRIDE, channel)
-    out = inputs.new_empty(n, down, STRIDE, across, STRIDE, k)
+    answer = torch.empty((n, k, down * STRIDE, across * STRIDE), dtype=inputs.dtype, memory_format=torch.channels_last)
+    out = answer.permute(0, 2, 3, 1).view(n, down, STRIDE, across, STRIDE, k)
     at_once = max(1, AT_ONCE // (down * across * max(c, k)))
     for first in range(0, n, at_once):
         part = padded[first : first + at_once]
@@ -71,22 +72,23 @@ def convolve(inputs: Tensor, weights: Tensor) -> Tensor:
         product = torch.bmm(tiles.view(TILE * TILE, -1, c), weights).view(TILE, -1)
         product = torch.matmul(_OUTPUT, (_OUTPUT @ product).view(STRIDE, TILE, -1))
         shape = (STRIDE, STRIDE, len(part), down, across, k)
-        out[first : first + at_once] = product.view(shape).permute(2, 3, 0, 4, 1, 5)
-    image_like = out.view(n, down * STRIDE, across * STRIDE, k)[:, :height, :width]
-    return image_like.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        torch.add(product.view(shape).permute(2, 3, 0, 4, 1, 5), bias, out=out[first : first + at_once])
+    if (height, width) == answer.shape[2:]:
+        return answer
+    return answer[:, :, :height, :width].clone(memory_format=torch.channels_last)
 
 
 class _Convolution(torch.autograd.Function):
     """Nothing is kept for the way back: the weights are frozen, so the gradient to the input needs no activations."""
 
     @staticmethod
-    def forward(ctx: Any, inputs: Tensor, forth: Tensor, back: Tensor) -> Tensor:
+    def forward(ctx: Any, inputs: Tensor, forth: Tensor, back: Tensor, bias: Tensor) -> Tensor:
         ctx.back = back
-        return convolve(inputs, forth)
+        return convolve(inputs, forth, bias)
 
     @staticmethod
-    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None]:
-        return convolve(slopes[0], ctx.back), None, None
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, None, None, None]:
+        return convolve(slopes[0], ctx.back, torch.zeros(())), None, None, None
 
 
 class Winograd(nn.Module):
@@ -96,11 +98,11 @@ class Winograd(nn.Module):
         super().__init__()
         self.forth = transformed(layer.weight.detach())
         self.back = transformed(layer.weight.detach().flip(2, 3).transpose(0, 1))
-        self.bias = None if layer.bias is None else layer.bias.detach().view(-1, 1, 1)
+        self.bias = torch.zeros(layer.out_channels) if layer.bias is None else layer.bias.detach()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        answer: Tensor = _Convolution.apply(inputs, self.forth, self.back)  # type: ignore[no-untyped-call]
-        return answer if self.bias is None else answer.add_(self.bias)
+        answer: Tensor = _Convolution.apply(inputs, self.forth, self.back, self.bias)  # type: ignore[no-untyped-call]
+        return answer
 
 
 def with_winograd(model: nn.Module, sample: Tensor) -> nn.Module:

@@ -115,10 +115,12 @@ def search(
     The result keeps |δ| ≤ ε (high − low) and the box exactly, in the dtype of `inputs`. Randomness belongs to rows, not to
     batches, so the batch size changes results by rounding only.
 
-    Guarantees nothing about the global minimum: the problem is not convex. Raises BadInput for settings out of range and for
-    records that lie farther outside the box than ε.
+    Guarantees nothing about the global minimum: the problem is not convex. Raises BadInput for no records, for settings out of
+    range and for records that lie farther outside the box than ε.
     """
     _check(step_size, steps, restarts, batch_size)
+    if not len(inputs):
+        raise BadInput("inputs", got="no records", expected="at least one")
     ready = model if isinstance(model, Prepared) else prepare(model, inputs, layout)
     radius = torch.as_tensor(epsilon, dtype=torch.float64, device=inputs.device).expand(len(inputs)).contiguous()
     if not bool((radius >= 0).all()):
@@ -280,7 +282,7 @@ def prepare(model: nn.Module, sample: Tensor, layout: Layout = "probe") -> Prepa
     """
     sample = sample[:32].detach()
     short = folded(model, sample[:8])
-    chosen = _faster(short, sample) if layout == "probe" else layout
+    chosen = _faster(short, sample[:16]) if layout == "probe" else layout
     kind = torch.channels_last if chosen == "channels_last" else torch.contiguous_format
     short.to(memory_format=kind)  # type: ignore[call-overload]
     if layout == "probe" and chosen == "channels_last":

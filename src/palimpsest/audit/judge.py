@@ -81,6 +81,7 @@ def reading(
         minus_retrained=minus(own, negative),
         minus_original=minus(own, original),
         separation=minus(original, negative),
+        per_seed=[measure.value for measure in own],
         minus_matched=minus(own, matched),
         needs_match=needs_match,
         noise=noise(board, by, key, seeds, subject.request),

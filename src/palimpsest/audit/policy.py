@@ -24,6 +24,7 @@ class Reading:
     minus_retrained: Measure | None
     minus_original: Measure | None
     separation: Measure | None
+    per_seed: Sequence[float] = ()
     minus_matched: Measure | None = None
     needs_match: bool = False
     noise: float = 0.0
@@ -146,6 +147,12 @@ class Policy:
 
     def _exceeds(self, read: Reading, difference: Measure | None) -> bool:
         return difference is not None and difference.low > self._floor(read)
+
+
+def _unclear(read: Reading) -> str:
+    seeds = ", ".join(f"{value:.1%}" for value in read.per_seed)
+    by_seed = f" (by seed: {seeds})" if len(read.per_seed) > 1 else ""
+    return f"{read.name}: {_signed(read.minus_retrained)} over retraining{by_seed}, too uncertain to call"
 
 
 def _signed(measure: Measure | None) -> str:

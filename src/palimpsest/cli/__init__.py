@@ -104,7 +104,3 @@ def _usage(error: Any) -> str:
     if str(error.message).startswith("No such command") and context:
         return str(UnknownName(path, got=str(error.message).split("'")[1], known=context.command.commands, do=do))
     return str(BadInput(path, got=error.format_message().rstrip("."), expected="what the help shows", do=do))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -40,7 +40,9 @@ SettingsFile = Annotated[
 ]
 StoreFolder = Annotated[Path, typer.Option("--store", metavar="DIR", help="Where models and scores are kept.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 and so on.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="Threads of torch; results depend on them.")]
+Threads = Annotated[
+    str | None, typer.Option("--threads", metavar="N", help="Threads of torch; results depend on them.")
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed.")]
 TrainIds = Annotated[
     str | None,

@@ -65,7 +65,7 @@ def audit(
         raise UnknownName("--require", got=str(require), known=["forgotten"])
     given = {
         "data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "forget": forget,
-        "unlearn": unlearn, "attack": attack, "verify": verify, "seeds": seeds, "controls": controls,
+        "unlearn": unlearn, "attack": attack, "verify": verify, "seeds": seeds, "controls": controls, "threads": threads,
     }  # fmt: skip
     imported = None
     if original or unlearned or retrained or train_ids or retrain_control:
@@ -74,7 +74,7 @@ def audit(
         imported = imported_weights(original, unlearned or [], retrained, train_ids, retrain_control or bool(recipe))
     chosen, asked = words.choose(given, settings, sets, preset=None if imported else "digits")
     read = reader(chosen)
-    plan = make_plan(chosen, read, asked=asked, imported=imported, device=device, threads=threads)
+    plan = make_plan(chosen, read, asked=asked, imported=imported, device=device)
     split = read()
     if imported and imported.retrained is None:
         words.say(_missing_control(imported.retrain, plan.controls))
@@ -135,12 +135,12 @@ def train(
     from palimpsest.rng import determinism
     from palimpsest.store import Store
 
-    given = {"data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe}
+    given = {"data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "threads": threads}
     chosen, asked = words.choose(given, settings, sets, preset="digits")
     steps.check_target(out)
     read = reader(chosen)
     made = parts(chosen, read, asked)
-    with words.progress(), determinism(threads):
+    with words.progress(), determinism(chosen.threads):
         trained = steps.train(
             made, read(), Store(store), out, exclude=exclude or (), seed=seed, device=usable_device(device)
         )
@@ -171,7 +171,7 @@ def unlearn(
     from palimpsest.rng import determinism
 
     given = {"data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "forget": forget,
-             "unlearn": method}  # fmt: skip
+             "unlearn": method, "threads": threads}  # fmt: skip
     chosen, asked = words.choose(given, settings, sets, preset="digits")
     steps.check_target(out)
     ids = None if train_ids is None else read_ids(Path(train_ids))
@@ -180,7 +180,7 @@ def unlearn(
     if not chosen.forget or len(made.unlearners) != 1:
         got = f"{len(made.unlearners)} methods and {len(chosen.forget or ())} selections"
         raise BadInput("unlearn", got=got, expected="--with one method, and something to --forget")
-    with words.progress(), determinism(threads):
+    with words.progress(), determinism(chosen.threads):
         trained = steps.unlearn(
             made, read(), Path(weights), chosen.forget or (), out,
             train_ids=ids, recipe_known=bool(chosen.recipe or "recipe" in asked), seed=seed,

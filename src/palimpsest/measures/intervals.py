@@ -117,6 +117,8 @@ def difference(name: str, subjects: Sequence[Measure], controls: Sequence[Measur
     if seeds > 1:
         between = float(student.ppf((1 + level) / 2, seeds - 1) * values.std(ddof=1) / np.sqrt(seeds))
     low, high = value - float(np.hypot(below, between)), value + float(np.hypot(above, between))
+    if all(m.low >= 0 and m.high <= 1 for m in (*subjects, *controls)):  # shares: no difference is larger than 1
+        low, high = max(-1.0, low), min(1.0, high)
     return Measure(name, value, low, high, sum(m.n for m in subjects), dict(subjects[0].at), replicates)
 
 
@@ -129,7 +131,7 @@ def average(name: str, measures: Sequence[Measure]) -> Measure:
     """Mean over seeds, with the interval of `difference`."""
     zeros = [Measure(m.name, 0.0, 0.0, 0.0, m.n, m.at, np.zeros(len(_replicates(m)))) for m in measures]
     found = difference(name, measures, zeros)
-    if all(0 <= m.low and m.high <= 1 for m in measures):
+    if all(m.low >= 0 and m.high <= 1 for m in measures):
         return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
     return found
 

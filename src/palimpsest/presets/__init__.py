@@ -26,8 +26,8 @@ class Choices(BaseModel):
 
     data, model, learner, unlearn, attack, verify: names as `palimpsest list` shows them, or `my_module:MyClass`. limit: at most
     this many training records. recipe: fields of the recipe. forget: selections, one request each, in order. seeds: how
-    many, counted from 0. controls: retrained models per seed. settings: name of a part → its fields. about, scale: what
-    a preset says of itself.
+    many, counted from 0. controls: retrained models per seed. threads: of torch; none: its own choice. settings: name of a part →
+    its fields. about, scale: what a preset says of itself.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -45,6 +45,7 @@ class Choices(BaseModel):
     verify: tuple[str, ...] | None = None
     seeds: int | None = Field(None, ge=1)
     controls: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1)
     settings: Settings = {}
 
     def over(self, base: Choices) -> Choices:

@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.grad import conv2d_weight
 
 from palimpsest.errors import BadInput
 from palimpsest.task import Task
 from palimpsest.types import Batch
 
 STRIP = 128  # rows of the Gram matrix that are computed at once
+GROUPED_PLACES = 64  # positions of a convolution's output from which one group a record is the faster way (measured)
 
 
 class Losses(nn.Module):
@@ -56,6 +58,9 @@ class Dense:
     def transposed(self, weights: Tensor) -> Tensor:
         return self.rows.T @ weights
 
+    def row(self, index: int) -> Tensor:
+        return self.rows[index]
+
 
 @dataclass(frozen=True)
 class Outer:
@@ -76,6 +81,9 @@ class Outer:
 
     def transposed(self, weights: Tensor) -> Tensor:
         return ((self.left * weights.unsqueeze(1)).T @ self.right).reshape(-1)
+
+    def row(self, index: int) -> Tensor:
+        return torch.outer(self.left[index], self.right[index]).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -110,9 +118,7 @@ class Gradients:
 
     def row(self, index: int) -> Tensor:
         """The gradient of one record, shape (p,)."""
-        unit = self.zeros.clone()
-        unit[index] = 1.0
-        return self.transposed(unit)
+        return torch.cat([block.row(index) for block in self.blocks])
 
 
 def one_by_one(losses: Losses, parameters: list[nn.Parameter], batches: Iterable[Batch], count: int) -> Gradients:
@@ -168,7 +174,7 @@ def by_layers(losses: Losses, parameters: list[nn.Parameter], batches: Iterable[
         calls.append((module, inputs[0].detach(), output))
         return output.clone()  # what comes next may work in place
 
-    parts: dict[int, list[Dense | Outer]] = {id(parameter): [] for parameter in parameters}
+    made = {id(parameter): _Columns(parameter, count) for parameter in parameters}
     ends: list[Batch] = []
     hooks = [module.register_forward_hook(remember) for module in owners]
     try:
@@ -182,16 +188,13 @@ def by_layers(losses: Losses, parameters: list[nn.Parameter], batches: Iterable[
             for (module, given, _), slope in zip(calls, slopes, strict=True):
                 if len(given) != len(batch):
                     return None
-                for parameter, block in _blocks(module, given, slope):
-                    parts[id(parameter)].append(block)
+                _fill(module, given, slope, made)
             ends = [*ends[:1], _single(batch, -1)] if ends else [_single(batch, 0), _single(batch, -1)]
     finally:
         for hook in hooks:
             hook.remove()
-    blocks = []
-    for parameter in parameters:
-        blocks.append(_joined(parts.pop(id(parameter))))
-    gradients = Gradients(tuple(blocks), parameters[0].new_zeros(count).detach())
+    zeros = parameters[0].new_zeros(count).detach()
+    gradients = Gradients(tuple(made[id(parameter)].block() for parameter in parameters), zeros)
     truth = one_by_one(losses, parameters, ends, 2)
     for index, row in ((0, truth.row(0)), (count - 1, truth.row(1))):
         if not float((gradients.row(index) - row).norm()) <= 1e-2 * float(row.norm()):
@@ -207,38 +210,63 @@ def _known(module: nn.Module) -> bool:
     return type(module) is nn.Linear
 
 
-def _blocks(module: nn.Module, given: Tensor, slope: Tensor) -> list[tuple[nn.Parameter, Dense | Outer]]:
-    """Each parameter of a layer with its columns of G, from the layer's input and the slope of the loss in its output."""
+class _Columns:
+    """One parameter's columns of G, filled batch by batch."""
+
+    def __init__(self, parameter: nn.Parameter, count: int) -> None:
+        self.parameter, self.count, self.filled = parameter, count, 0
+        self.rows: Tensor | None = None
+        self.factors: list[tuple[Tensor, Tensor]] = []
+
+    def next(self, records: int) -> Tensor:
+        """The rows of the next so many records, to be written to, shape (records, *parameter.shape)."""
+        if self.rows is None:
+            self.rows = self.parameter.new_empty(self.count, self.parameter.numel()).detach()
+        self.filled += records
+        return self.rows[self.filled - records : self.filled].view(records, *self.parameter.shape)
+
+    def block(self) -> Dense | Outer:
+        if self.rows is not None:
+            return Dense(self.rows)
+        left, right = zip(*self.factors, strict=True)
+        return Outer(torch.cat(left), torch.cat(right))
+
+
+@torch.no_grad()
+def _fill(module: nn.Module, given: Tensor, slope: Tensor, made: Mapping[int, _Columns]) -> None:
+    """Writes a layer's rows of one batch, from the layer's input and the slope of the loss in its output."""
     count = len(given)
-    weight: Dense | Outer
-    if isinstance(module, nn.Linear) and given.dim() == 2:
-        weight, bias = Outer(slope, given), slope
-    elif isinstance(module, nn.Linear):
-        slope = slope.reshape(count, -1, module.out_features)
-        weight = Dense((slope.transpose(1, 2) @ given.reshape(count, -1, module.in_features)).reshape(count, -1))
-        bias = slope.sum(1)
-    elif isinstance(module, nn.Conv2d):
-        patches = F.unfold(given, module.kernel_size, module.dilation, cast(Any, module.padding), module.stride)
-        slope = slope.reshape(count, module.out_channels, -1)
-        weight = Dense((slope @ patches.transpose(1, 2)).reshape(count, -1))
-        bias = slope.sum(2)
-    else:
-        norm = cast(nn.BatchNorm2d, module)
+    weight, bias = (made.get(id(getattr(module, name))) for name in ("weight", "bias"))
+    if isinstance(module, nn.Linear) and given.dim() == 2 and weight is not None:
+        weight.factors.append((slope, given))
+        slope = slope.unsqueeze(2)
+    elif isinstance(module, nn.Linear) and weight is not None:
+        slope = slope.reshape(count, -1, module.out_features).transpose(1, 2)
+        torch.bmm(slope, given.reshape(count, -1, module.in_features), out=weight.next(count))
+    elif isinstance(module, nn.Conv2d) and weight is not None:
+        _fill_convolution(module, given, slope, weight.next(count))
+    elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and weight is not None:
+        mean, variance = cast(Tensor, module.running_mean), cast(Tensor, module.running_var)
         over = (1, -1, *([1] * (given.dim() - 2)))
-        mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-        scaled = (given - mean.view(over)) * (variance + norm.eps).rsqrt().view(over)
-        weight = Dense((slope * scaled).reshape(count, norm.num_features, -1).sum(2))
-        bias = slope.reshape(count, norm.num_features, -1).sum(2)
-    named = {"weight": weight, "bias": Dense(bias)}
-    return [(parameter, named[name]) for name, parameter in module.named_parameters(recurse=False)]
+        scaled = (given - mean.view(over)) * (variance + module.eps).rsqrt().view(over)
+        torch.sum((slope * scaled).reshape(count, len(mean), -1), 2, out=weight.next(count))
+    if bias is not None:
+        torch.sum(slope.reshape(count, bias.parameter.numel(), -1), 2, out=bias.next(count))
 
 
-def _joined(blocks: list[Dense | Outer]) -> Dense | Outer:
-    """The blocks of all batches, one below the other."""
-    outer = [block for block in blocks if isinstance(block, Outer)]
-    if outer:
-        return Outer(torch.cat([block.left for block in outer]), torch.cat([block.right for block in outer]))
-    return Dense(torch.cat([block.rows for block in blocks if isinstance(block, Dense)]))
+def _fill_convolution(module: nn.Conv2d, given: Tensor, slope: Tensor, into: Tensor) -> None:
+    """The weight gradient of each record. Large images: as a convolution with a group for each record. Small ones: as a matrix
+    product over unfolded patches, which torch does faster there."""
+    count, places = len(given), slope.shape[2] * slope.shape[3]
+    padding, stride, dilation = cast(Any, module.padding), module.stride, module.dilation
+    if places < GROUPED_PLACES:
+        patches = F.unfold(given, module.kernel_size, dilation, padding, stride).transpose(1, 2)
+        torch.bmm(slope.reshape(count, -1, places), patches, out=into.view(count, module.out_channels, -1))
+        return
+    inputs, outputs = given.reshape(1, -1, *given.shape[2:]), slope.reshape(1, -1, *slope.shape[2:])
+    shape = (count * module.out_channels, *into.shape[2:])
+    weights = conv2d_weight(inputs, shape, outputs, stride, padding, dilation, count)  # type: ignore[no-untyped-call]
+    into.view(shape).copy_(weights)
 
 
 def _single(batch: Batch, index: int) -> Batch:
