@@ -37,7 +37,7 @@ def test_cells_of_every_target(small: tuple[Path, Record]) -> None:
         assert {("", "retrained", 0, by), ("", "retrained", 1, by)} <= seen
         assert {("retrain", "unlearned", 0, by), ("finetune", "unlearned", 0, by)} <= seen
     for by in ("uma", "accuracy", "relearn_time"):
-        assert ("finetune", "bias-matched", 0, by) in seen
+        assert {("finetune", "bias-matched", 0, by), ("finetune", "bias-matched", 1, by)} <= seen
     assert ("finetune", "bias-matched", 0, "confidence_membership") not in seen
     assert all(cell.status == "ok" for cell in record.cells), [cell.reason for cell in record.cells]
 

@@ -29,6 +29,13 @@ def read(name: str = "uma.forget_accuracy at ε = 8/255", **changes: object) -> 
     return replace(base, **changes)  # type: ignore[arg-type]
 
 
+def seeds_disagree(value: float = 0.9, matched: float = 0.0) -> Reading:
+    """Recovered in one seed only, so that the interval over seeds says nothing."""
+    quiet = (0.0, diff(0.0), diff(0.0))
+    loud = (value, diff(value, 0.05), diff(matched, 0.05))
+    return read(value=value / 3, minus_retrained=diff(value / 3, 1.0), by_seed=[quiet, loud, quiet])
+
+
 def honest(**changes: object) -> Evidence:
     base = Evidence(
         forget=read("forget_accuracy"),
@@ -90,6 +97,16 @@ CASES = {
         Finding.FORGOTTEN,
     ),
     "too uncertain": (honest(readings=[read(value=0.3, minus_retrained=diff(0.3, 0.29))]), Finding.INCONCLUSIVE),
+    "one seed of three, by a suppressed head": (
+        honest(readings=[seeds_disagree(matched=0.1)]),
+        Finding.SUPPRESSED_HEAD,
+    ),
+    "one seed of three, beyond the matched control": (honest(readings=[seeds_disagree(matched=0.6)]), Finding.RESIDUAL),
+    "beyond the matched control, within the noise of such controls": (
+        honest(readings=[read(value=0.9, minus_retrained=diff(0.9), minus_matched=diff(0.3), matched_noise=0.4)]),
+        Finding.SUPPRESSED_HEAD,
+    ),
+    "one seed of three, hardly": (honest(readings=[seeds_disagree(value=0.12)]), Finding.FORGOTTEN),
     "attack cannot tell": (
         honest(readings=[read(value=0.99, minus_retrained=diff(0.01), separation=diff(0.01))]),
         Finding.INCONCLUSIVE,

@@ -129,16 +129,18 @@ class Board:
             found.append(pooled(replicas))
         return found
 
-    def replicas(self, by: str, key: Any, target: str, seeds: Sequence[int], request: int = 0) -> list[list[Measure]]:
-        """All replicas of a shared control, per seed."""
+    def replicas(
+        self, by: str, key: Any, target: str, seeds: Sequence[int], label: str = "", request: int = 0
+    ) -> list[list[Measure]]:
+        """All replicas of a control, per seed."""
+        wanted = [(by, target, seed, label, request) for seed in seeds]
         return [
             [
                 measures[key]
                 for place, measures in self.measures.items()
-                if (place.by, place.target, place.seed, place.label, place.request) == (by, target, seed, "", request)
-                and key in measures
+                if (place.by, place.target, place.seed, place.label, place.request) == head and key in measures
             ]
-            for seed in seeds
+            for head in wanted
         ]
 
 

@@ -88,7 +88,7 @@ def broken_controls(
             break
     chance = 1.0 / classes
     for seed in seeds:
-        controls = board.replicas("accuracy", ("forget_accuracy", ()), "retrained", [seed], request)[0]
+        controls = board.replicas("accuracy", ("forget_accuracy", ()), "retrained", [seed], "", request)[0]
         held = board.series("accuracy", ("heldout_accuracy", ()), "retrained", [seed], "", request)
         for control in controls:
             if class_wise and control.low > chance:

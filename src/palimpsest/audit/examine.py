@@ -53,23 +53,25 @@ def seats(stage: Stage) -> Iterator[Seat]:
             continue
         yield seat("unlearned", made, stage.controls, label)
         if stage.controls and stage.forgotten_classes:
-            yield _matched(stage, label, made)
+            yield from (_matched(stage, label, made, replica) for replica in range(len(stage.controls)))
         if not stage.controls and len(held_out(stage.split, stage.forgotten)):
             yield _placebo(stage, label, made)
 
 
-def _matched(stage: Stage, label: str, made: Made) -> Seat:
-    """The first retrained control with its forgotten classes' biases shifted to this method's logit gap."""
-    retrained = stage.controls[0]
+def _matched(stage: Stage, label: str, made: Made, replica: int) -> Seat:
+    """A retrained control with its forgotten classes' biases shifted to this method's logit gap."""
+    retrained = stage.controls[replica]
     key = digest({"bias-matched": retrained.key, "to": made.key, "requests": _requests(stage)})
 
     def build() -> Any:
         return bias_matched(stage.case(made, "unlearned"), retrained.trained)
 
     shifted = Made(key, build, retrained.ids, np.union1d(retrained.holds, made.holds))
-    return Seat(
-        "bias-matched", shifted, lambda: stage.case(shifted, "bias-matched", stage.controls), {"controls": []}, label
-    )
+
+    def case() -> Case:
+        return stage.case(shifted, "bias-matched", stage.controls)
+
+    return Seat("bias-matched", shifted, case, {"controls": []}, label, replica)
 
 
 def _placebo(stage: Stage, label: str, made: Made) -> Seat:

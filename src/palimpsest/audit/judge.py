@@ -81,20 +81,31 @@ def reading(
         minus_retrained=minus(own, negative),
         minus_original=minus(own, original),
         separation=minus(original, negative),
-        per_seed=[measure.value for measure in own],
+        by_seed=_by_seed(own, negative, matched, 1 - (1 - level) / len(seeds)),
         minus_matched=minus(own, matched),
         needs_match=needs_match,
-        noise=noise(board, by, key, seeds, subject.request),
+        noise=noise(board.replicas(by, key, "retrained", seeds, "", subject.request)),
+        matched_noise=noise(board.replicas(by, key, "bias-matched", seeds, subject.label, subject.request)),
     )
 
 
-def noise(board: Board, by: str, key: Any, seeds: Sequence[int], request: int) -> float:
-    """Mean over seeds of the largest difference between two retrained models."""
-    spans = [
-        max(m.value for m in replicas) - min(m.value for m in replicas)
-        for replicas in board.replicas(by, key, "retrained", seeds, request)
-        if replicas
-    ]
+def _by_seed(
+    own: list[Measure], negative: list[Measure] | None, matched: list[Measure] | None, level: float
+) -> list[tuple[float, Measure, Measure | None]]:
+    """Each seed alone: its value, minus retrained, and minus the bias-matched control where there is one."""
+    found = []
+    for index, measure in enumerate(own if negative else []):
+        over = [
+            difference(measure.name, [measure], [o[index]], level=level) if o else None for o in (negative, matched)
+        ]
+        if over[0] is not None:
+            found.append((measure.value, over[0], over[1]))
+    return found
+
+
+def noise(replicas: Sequence[Sequence[Measure]]) -> float:
+    """Mean over seeds of the largest difference between two controls of the same kind."""
+    spans = [max(m.value for m in each) - min(m.value for m in each) for each in replicas if each]
     return float(np.mean(spans)) if spans else 0.0
 
 

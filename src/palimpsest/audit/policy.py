@@ -12,10 +12,11 @@ from palimpsest.types import Finding, Measure
 class Reading:
     """One measure of one method, averaged over seeds, with what it is to be compared with.
 
-    name: as in the record, with its parameter ("uma.forget_accuracy at 8/255"). higher: more means more remembered.
-    minus_retrained, minus_matched, minus_original: paired differences, None where there is no such control.
-    separation: original minus retrained, which says whether the measure can tell at all. noise: absolute difference of
-    two retrained models (mean over seeds).
+    name: as in the record, with its parameter ("uma.forget_accuracy at 8/255"). minus_retrained, minus_matched,
+    minus_original: paired differences, None where there is no such control. separation: original minus retrained, which says
+    whether the measure can tell at all. noise: how far two retrained models lie apart (mean over seeds); matched_noise: two
+    bias-matched ones. by_seed: of each seed alone the value, minus retrained and minus matched; these intervals cover the
+    records only, Bonferroni over seeds and readings.
     """
 
     name: str
@@ -24,10 +25,11 @@ class Reading:
     minus_retrained: Measure | None
     minus_original: Measure | None
     separation: Measure | None
-    per_seed: Sequence[float] = ()
+    by_seed: Sequence[tuple[float, Measure, Measure | None]] = ()
     minus_matched: Measure | None = None
     needs_match: bool = False
     noise: float = 0.0
+    matched_noise: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class Policy:
     """margin: a difference below it counts as none. utility: a loss of test accuracy above it is over-forgetting.
 
     A difference counts only where its whole interval (Bonferroni over the readings) lies beyond the margin and beyond the
-    noise between two retrained models.
+    noise between two retrained models. Where seeds disagree too much for that, single seeds are looked at: beyond twice the
+    margin in one of them is a finding too, since a deletion has to succeed every time.
     """
 
     margin: float = 0.05
@@ -98,18 +101,26 @@ class Policy:
         residual, suppressed = [], []
         reads = [*evidence.readings, *([evidence.forget] if evidence.forget else [])]
         for read in reads:
-            if not self.decisive(read) or not self._exceeds(read, read.minus_retrained):
+            if not self.decisive(read):
                 continue
-            text = f"{read.name} {read.value:.1%}, {_signed(read.minus_retrained)} over retraining"
-            if read.minus_matched is None and read.needs_match:
-                suppressed.append(f"{text}; no bias-matched control tells memory from a suppressed head")
-            elif read.minus_matched is not None and not self._exceeds(read, read.minus_matched):
-                suppressed.append(f"{text}, but {_signed(read.minus_matched)} over the bias-matched control")
+            if self._exceeds(read, read.minus_retrained):
+                text = f"{read.name} {read.value:.1%}, {_signed(read.minus_retrained)} over retraining"
+                over = self._beyond_matched(read, read.minus_matched)
+                matched = [read.minus_matched] if read.minus_matched else []
+            elif hits := [hit for hit in read.by_seed if hit[1].low > 2 * self._floor(read)]:
+                values = ", ".join(f"{hit[0]:.1%}" for hit in read.by_seed)
+                text = f"{read.name} beyond retraining in {len(hits)} of {len(read.by_seed)} seeds ({values})"
+                matched = [hit[2] for hit in hits if hit[2] is not None]
+                over = any(self._beyond_matched(read, difference) for difference in matched)
             else:
-                beyond = (
-                    f" and {_signed(read.minus_matched)} over the bias-matched control" if read.minus_matched else ""
-                )
-                residual.append(text + beyond)
+                continue
+            told = " and ".join(_signed(difference) for difference in matched)
+            if read.needs_match and not matched:
+                suppressed.append(f"{text}; no bias-matched control tells memory from a suppressed head")
+            elif matched and not over:
+                suppressed.append(f"{text}, but {told} over the bias-matched control")
+            else:
+                residual.append(text + (f", and {told} over the bias-matched control" if matched else ""))
         if residual:
             return Finding.RESIDUAL, tuple(residual)
         return (Finding.SUPPRESSED_HEAD, tuple(suppressed)) if suppressed else None
@@ -145,14 +156,18 @@ class Policy:
     def _floor(self, read: Reading) -> float:
         return max(self.margin, read.noise)
 
+    def _beyond_matched(self, read: Reading, difference: Measure | None) -> bool:
+        """Beyond the bias-matched control, and beyond what such controls differ among themselves."""
+        return difference is not None and difference.low > max(self._floor(read), read.matched_noise)
+
     def _exceeds(self, read: Reading, difference: Measure | None) -> bool:
         return difference is not None and difference.low > self._floor(read)
 
 
 def _unclear(read: Reading) -> str:
-    seeds = ", ".join(f"{value:.1%}" for value in read.per_seed)
-    by_seed = f" (by seed: {seeds})" if len(read.per_seed) > 1 else ""
-    return f"{read.name}: {_signed(read.minus_retrained)} over retraining{by_seed}, too uncertain to call"
+    seeds = ", ".join(f"{hit[0]:.1%}" for hit in read.by_seed)
+    each = f" (by seed: {seeds})" if len(read.by_seed) > 1 else ""
+    return f"{read.name}: {_signed(read.minus_retrained)} over retraining{each}, too uncertain to call"
 
 
 def _signed(measure: Measure | None) -> str:
