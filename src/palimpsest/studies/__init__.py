@@ -1,0 +1,1 @@
+"""The papers' experiments: settings, claims and published numbers."""

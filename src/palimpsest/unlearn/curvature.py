@@ -134,26 +134,25 @@ def woodbury(gradients: Gradients, vector: Tensor, damping: float) -> Tensor:
     """x with (λI + GᵀG/n)·x = v, for the gradients G of n records and λ > 0, by the Woodbury identity:
     x = (v − Gᵀ(nλI + GGᵀ)⁻¹Gv)/λ.
 
-    The n×n system is solved in float64, and steps of iterative refinement take out what the dtype of G lost. Raises BadInput
-    where the residual stays above a thousandth of ‖v‖: λ is then too small for the dtype.
+    The n×n system is solved in float64, and steps of iterative refinement take out what the dtype of G lost. Relative to
+    ‖x‖ the error is at most ‖residual‖/(λ‖x‖), as no eigenvalue is below λ. Raises BadInput where that stays above a
+    thousandth: λ is then too small for the dtype.
     """
-    count = len(gradients)
+    count, tiny = len(gradients), torch.finfo(vector.dtype).tiny
     shifted = gradients.gram().double()
     shifted.diagonal().add_(count * damping)
     factor, broken = torch.linalg.cholesky_ex(shifted)
-    left, found, residual = float("inf"), torch.zeros_like(vector), vector
+    bound, found, residual = float("inf"), torch.zeros_like(vector), vector
     for _ in range(1 + REFINEMENTS):
         inner = torch.cholesky_solve(gradients.times(residual).double().unsqueeze(1), factor).squeeze(1)
         found = found + (residual - gradients.transposed(inner.to(vector.dtype))) / damping
         residual = vector - damping * found - gradients.transposed(gradients.times(found)) / count
-        left = float(residual.norm() / vector.norm().clamp_min(torch.finfo(vector.dtype).tiny))
-        if left <= 1e-6:
+        bound = float(residual.norm() / (damping * found.norm()).clamp_min(tiny))
+        if bound <= 1e-5:
             break
-    if int(broken) or not left <= 1e-3:
-        got = f"a relative residual of {left:.1e}"
-        raise BadInput(
-            "Fisher solve", got=got, expected="at most 1e-3", do="raise damping, or compute with double=true"
-        )
+    if int(broken) or not bound <= 1e-3:
+        got, do = f"a relative error of up to {bound:.1e}", "raise damping, or compute with double=true"
+        raise BadInput("Fisher solve", got=got, expected="at most 1e-3", do=do)
     return found
 
 
