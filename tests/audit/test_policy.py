@@ -56,6 +56,26 @@ CASES = {
         Finding.NOT_APPLIED,
     ),
     "test accuracy collapsed": (honest(test=read("test_accuracy", minus_retrained=diff(-0.5))), Finding.OVER_FORGOTTEN),
+    "test accuracy collapsed in every seed, by different amounts": (
+        honest(
+            test=read(
+                "test_accuracy",
+                minus_retrained=diff(-0.6, 1.0),
+                by_seed=[(0.3, diff(-0.7), None), (0.5, diff(-0.5), None)],
+            )
+        ),
+        Finding.OVER_FORGOTTEN,
+    ),
+    "test accuracy collapsed in one seed": (
+        honest(
+            test=read(
+                "test_accuracy",
+                minus_retrained=diff(-0.3, 1.0),
+                by_seed=[(0.3, diff(-0.6), None), (0.9, diff(0.0), None)],
+            )
+        ),
+        Finding.FORGOTTEN,
+    ),
     "knows less than retraining": (
         honest(
             forget=read("forget_accuracy", minus_retrained=diff(-0.4), minus_original=diff(-0.5), separation=diff(0.0))

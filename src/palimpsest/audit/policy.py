@@ -85,12 +85,12 @@ class Policy:
         """Test accuracy lost, or less known of the forget set than retraining leaves."""
         reasons = []
         test, forget = evidence.test, evidence.forget
-        if test and test.minus_retrained and test.minus_retrained.high < -self.utility:
+        if test and _below(test, self.utility):
             reasons.append(f"test accuracy {test.value:.1%}, {_signed(test.minus_retrained)} from retraining's")
-        if forget and forget.minus_retrained and forget.minus_retrained.high < -self._floor(forget):
+        if forget and _below(forget, self._floor(forget)):
             reasons.append(f"forget accuracy {forget.value:.1%}, {_signed(forget.minus_retrained)} from retraining's")
         for read in evidence.readings:
-            if read.name.endswith(".auc") and read.minus_retrained and read.minus_retrained.high < -self._floor(read):
+            if read.name.endswith(".auc") and _below(read, self._floor(read)):
                 reasons.append(
                     f"{read.name} {read.value:.2f} lies below retraining's: what was forgotten stands out by its absence"
                 )
@@ -162,6 +162,14 @@ class Policy:
 
     def _exceeds(self, read: Reading, difference: Measure | None) -> bool:
         return difference is not None and difference.low > self._floor(read)
+
+
+def _below(read: Reading, margin: float) -> bool:
+    """Whether less than retraining leaves, by more than the margin: over the seeds, or in every single one."""
+    if read.minus_retrained is None:
+        return False
+    each = [hit[1].high < -margin for hit in read.by_seed]
+    return read.minus_retrained.high < -margin or (bool(each) and all(each))
 
 
 def _unclear(read: Reading) -> str:
