@@ -18,7 +18,7 @@ from palimpsest.rng import Rng
 from palimpsest.types import Examples
 from palimpsest.unlearn import _per_record
 from palimpsest.unlearn import curvature as module
-from palimpsest.unlearn._per_record import Dense, Gradients, Outer, by_layers
+from palimpsest.unlearn._per_record import Dense, Gradients, Product, by_layers
 from palimpsest.unlearn.curvature import Curvature
 
 
@@ -137,11 +137,14 @@ def test_all_ways_agree(made, batch, grouped, digits_task, digits_few, monkeypat
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_blocks_are_the_matrix() -> None:
+@pytest.mark.parametrize("places", [1, 3])
+def test_blocks_are_the_matrix(places, monkeypatch) -> None:
+    monkeypatch.setattr(_per_record, "BLOCK_ENTRIES", 1600)
     draw = torch.Generator().manual_seed(0)
-    left, right, rows = (torch.randn(200, size, generator=draw, dtype=torch.float64) for size in (3, 4, 5))
-    gradients = Gradients((Outer(left, right), Dense(rows)), torch.zeros(200, dtype=torch.float64))
-    whole = torch.cat([torch.einsum("na,nb->nab", left, right).flatten(1), rows], 1)
+    left, right = (torch.randn(200, size, places, generator=draw, dtype=torch.float64) for size in (3, 4))
+    rows = torch.randn(200, 5, generator=draw, dtype=torch.float64)
+    gradients = Gradients((Product(left, right), Dense(rows)), torch.zeros(200, dtype=torch.float64))
+    whole = torch.cat([torch.einsum("nal,nbl->nab", left, right).flatten(1), rows], 1)
     vector, weights = (torch.randn(size, generator=draw, dtype=torch.float64) for size in (17, 200))
     torch.testing.assert_close(matrix(gradients), whole)
     torch.testing.assert_close(gradients.gram().tril(), (whole @ whole.T).tril())

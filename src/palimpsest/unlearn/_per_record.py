@@ -22,6 +22,7 @@ from palimpsest.task import Task
 from palimpsest.types import Batch
 
 STRIP = 128  # rows of the Gram matrix that are computed at once
+BLOCK_ENTRIES = 2**24  # entries of the rows that are built at once from their factors (64 MiB in float32)
 GROUPED_PLACES = 64  # positions of a convolution's output from which one group a record is the faster way (measured)
 
 
@@ -63,8 +64,9 @@ class Dense:
 
 
 @dataclass(frozen=True)
-class Outer:
-    """Columns of G whose row i is the outer product of left[i] and right[i]; shapes (n, a) and (n, b), a·b columns."""
+class Product:
+    """Columns of G whose row i is the matrix product left[i]·right[i]ᵀ, kept as its factors: shapes (n, a, places) and
+    (n, b, places), a·b columns. Smaller than the rows where there are few places."""
 
     left: Tensor
     right: Tensor
@@ -74,23 +76,30 @@ class Outer:
         return self.left.shape[1] * self.right.shape[1]
 
     def add_gram(self, total: Tensor) -> None:
-        total += (self.left @ self.left.T) * (self.right @ self.right.T)
+        if self.left.shape[2] == 1:
+            left, right = self.left.squeeze(2), self.right.squeeze(2)
+            total += (left @ left.T) * (right @ right.T)
+            return
+        count, across = len(self.left), self.right.transpose(1, 2)
+        for part in torch.split(self.left, max(1, BLOCK_ENTRIES // (count * across.shape[2])), 1):
+            Dense((part @ across).reshape(count, -1)).add_gram(total)
 
     def times(self, vector: Tensor) -> Tensor:
-        return ((self.left @ vector.view(self.left.shape[1], -1)) * self.right).sum(1)
+        return (self.left * (vector.view(self.left.shape[1], -1) @ self.right)).sum((1, 2))
 
     def transposed(self, weights: Tensor) -> Tensor:
-        return ((self.left * weights.unsqueeze(1)).T @ self.right).reshape(-1)
+        weighted: Tensor = torch.tensordot(self.left * weights.view(-1, 1, 1), self.right, ([0, 2], [0, 2]))
+        return weighted.reshape(-1)
 
     def row(self, index: int) -> Tensor:
-        return torch.outer(self.left[index], self.right[index]).reshape(-1)
+        return (self.left[index] @ self.right[index].T).reshape(-1)
 
 
 @dataclass(frozen=True)
 class Gradients:
     """G, shape (count, p), in blocks of columns; `zeros` is a zero of shape (count,) of its dtype and device."""
 
-    blocks: tuple[Dense | Outer, ...]
+    blocks: tuple[Dense | Product, ...]
     zeros: Tensor
 
     @staticmethod
@@ -225,11 +234,22 @@ class _Columns:
         self.filled += records
         return self.rows[self.filled - records : self.filled].view(records, *self.parameter.shape)
 
-    def block(self) -> Dense | Outer:
+    def add_product(self, left: Tensor, right: Tensor) -> None:
+        """The rows left[i]·right[i]ᵀ, as factors where those are smaller; shapes (records, a, places), (records, b, places)."""
+        if fewer_as_factors(left.shape[1], right.shape[1], left.shape[2]):
+            self.factors.append((left, right))
+        else:
+            torch.bmm(left, right.transpose(1, 2), out=self.next(len(left)).view(len(left), left.shape[1], -1))
+
+    def block(self) -> Dense | Product:
         if self.rows is not None:
             return Dense(self.rows)
         left, right = zip(*self.factors, strict=True)
-        return Outer(torch.cat(left), torch.cat(right))
+        return Product(torch.cat(left), torch.cat(right))
+
+
+def fewer_as_factors(left: int, right: int, places: int) -> bool:
+    return places * (left + right) < left * right or places == 1
 
 
 @torch.no_grad()
@@ -237,14 +257,11 @@ def _fill(module: nn.Module, given: Tensor, slope: Tensor, made: Mapping[int, _C
     """Writes a layer's rows of one batch, from the layer's input and the slope of the loss in its output."""
     count = len(given)
     weight, bias = (made.get(id(getattr(module, name))) for name in ("weight", "bias"))
-    if isinstance(module, nn.Linear) and given.dim() == 2 and weight is not None:
-        weight.factors.append((slope, given))
-        slope = slope.unsqueeze(2)
-    elif isinstance(module, nn.Linear) and weight is not None:
+    if isinstance(module, nn.Linear) and weight is not None:
         slope = slope.reshape(count, -1, module.out_features).transpose(1, 2)
-        torch.bmm(slope, given.reshape(count, -1, module.in_features), out=weight.next(count))
+        weight.add_product(slope, given.reshape(count, -1, module.in_features).transpose(1, 2))
     elif isinstance(module, nn.Conv2d) and weight is not None:
-        _fill_convolution(module, given, slope, weight.next(count))
+        _fill_convolution(module, given, slope, weight)
     elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and weight is not None:
         mean, variance = cast(Tensor, module.running_mean), cast(Tensor, module.running_var)
         over = (1, -1, *([1] * (given.dim() - 2)))
@@ -254,19 +271,19 @@ def _fill(module: nn.Module, given: Tensor, slope: Tensor, made: Mapping[int, _C
         torch.sum(slope.reshape(count, bias.parameter.numel(), -1), 2, out=bias.next(count))
 
 
-def _fill_convolution(module: nn.Conv2d, given: Tensor, slope: Tensor, into: Tensor) -> None:
-    """The weight gradient of each record. Large images: as a convolution with a group for each record. Small ones: as a matrix
-    product over unfolded patches, which torch does faster there."""
-    count, places = len(given), slope.shape[2] * slope.shape[3]
+def _fill_convolution(module: nn.Conv2d, given: Tensor, slope: Tensor, weight: _Columns) -> None:
+    """A product over patches of the input; for large images as a convolution with one group a record, the faster way."""
+    count, shape = len(given), weight.parameter.shape
     padding, stride, dilation = cast(Any, module.padding), module.stride, module.dilation
-    if places < GROUPED_PLACES:
-        patches = F.unfold(given, module.kernel_size, dilation, padding, stride).transpose(1, 2)
-        torch.bmm(slope.reshape(count, -1, places), patches, out=into.view(count, module.out_channels, -1))
+    places = slope.shape[2] * slope.shape[3]
+    if places < GROUPED_PLACES or fewer_as_factors(shape[0], shape[1:].numel(), places):
+        patches = F.unfold(given, module.kernel_size, dilation, padding, stride)
+        weight.add_product(slope.reshape(count, shape[0], places), patches)
         return
     inputs, outputs = given.reshape(1, -1, *given.shape[2:]), slope.reshape(1, -1, *slope.shape[2:])
-    shape = (count * module.out_channels, *into.shape[2:])
-    weights = conv2d_weight(inputs, shape, outputs, stride, padding, dilation, count)  # type: ignore[no-untyped-call]
-    into.view(shape).copy_(weights)
+    stacked = (count * shape[0], *shape[1:])
+    found = conv2d_weight(inputs, stacked, outputs, stride, padding, dilation, count)  # type: ignore[no-untyped-call]
+    weight.next(count).copy_(found.view(count, *shape))
 
 
 def _single(batch: Batch, index: int) -> Batch:
