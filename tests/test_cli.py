@@ -254,6 +254,8 @@ def test_purge_takes_records_out_of_store_and_report(tmp_path: Path, monkeypatch
     out, store = tmp_path / "out", Store(tmp_path / "store")
     one = record.read(out).requests[0].ids[0]
     (tmp_path / "gone.txt").write_text(one)
+    damaged = next((out / "scores").glob("*"))
+    damaged.write_bytes(damaged.read_bytes()[:50])
     assert (out / "panels.safetensors").exists()
     assert list((out / "figures").glob("record-*.png"))
     assert main(["purge", "--ids", str(tmp_path / "gone.txt"), "--store", str(store.root), "--report", str(out)]) == 0
@@ -265,6 +267,7 @@ def test_purge_takes_records_out_of_store_and_report(tmp_path: Path, monkeypatch
     assert all(one not in store.held(entry.holds) for entry in kept)
     assert not (out / "panels.safetensors").exists()
     assert not list((out / "figures").glob("record-*.png"))
+    assert not damaged.exists(), "it might have held the record"
     assert all(one not in record.read_scores(out, path.stem).ids for path in (out / "scores").glob("*"))
     assert (out / "report.html").exists()
     assert tiny(tmp_path, *more) == 0, "what was purged can be made again from the source"

@@ -14,8 +14,9 @@ import numpy as np
 import safetensors.numpy
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
 
-from palimpsest.errors import BadInput, NewerFormat
+from palimpsest.errors import BadInput, ContractError, NewerFormat
 from palimpsest.store import clear_scratch, disk_errors, write_atomically
 from palimpsest.types import Finding, Measure, Scores
 
@@ -197,10 +198,16 @@ def read(folder: Path) -> Record:
 
 def read_scores(folder: Path, key: str) -> Scores:
     path = folder / "scores" / f"{key}.safetensors"
+    expected = "the scores that the record names"
     try:
-        return scores_from_bytes(path.read_bytes())
+        data = path.read_bytes()
     except OSError as error:
-        raise BadInput(str(path), got=error.strerror, expected="the scores that the record names") from None
+        raise BadInput(str(path), got=error.strerror, expected=expected) from None
+    try:
+        return scores_from_bytes(data)
+    except (ValueError, KeyError, ContractError, SafetensorError, TypeError) as error:
+        got, do = f"a damaged file ({error})", "run the audit again: the store writes it anew"
+        raise BadInput(str(path), got=got, expected=expected, do=do) from None
 
 
 def scores_to_bytes(scores: Scores) -> bytes:

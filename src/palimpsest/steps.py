@@ -127,7 +127,7 @@ def _purge_output(folder: Path, record: Record, ids: set[str]) -> list[str]:
     said = []
     with disk_errors(folder):
         for path in sorted((folder / "scores").glob("*.safetensors")):
-            if not ids.isdisjoint(records.read_scores(folder, path.stem).ids.tolist()):
+            if _may_hold(folder, path.stem, ids):
                 path.unlink()
                 said.append(f"scores {path}")
         # the images are of forgotten records; which ones is not written beside them
@@ -136,3 +136,11 @@ def _purge_output(folder: Path, record: Record, ids: set[str]) -> list[str]:
             said.append(f"images {folder / panels.FILE}")
     report.write(folder)
     return said
+
+
+def _may_hold(folder: Path, key: str, ids: set[str]) -> bool:
+    """Whether scores are of one of these records; those that cannot be read might be."""
+    try:
+        return not ids.isdisjoint(records.read_scores(folder, key).ids.tolist())
+    except BadInput:
+        return True

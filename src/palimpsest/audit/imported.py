@@ -45,8 +45,8 @@ def trained_part(split: Split, train_ids: tuple[str, ...] | None) -> Split:
         return split
     missing = np.setdiff1d(np.asarray(train_ids, dtype=np.str_), split.train.ids)
     if len(missing):
-        got = f"{len(missing)} ids that are not among the training records, {missing[0]!r} first"
-        raise BadInput("--train-ids", got=got, expected=f"ids such as {split.train.ids[0]!r}")
+        got = f"{len(missing)} ids that are not among the training records, {str(missing[0])!r} first"
+        raise BadInput("--train-ids", got=got, expected=f"ids such as {str(split.train.ids[0])!r}")
     return replace(split, train=split.train.only(train_ids))
 
 

@@ -74,7 +74,10 @@ def _by_ids(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) ->
     if missing:
         got = f"{len(missing)} ids that are not among the training records, {missing[0]!r} first"
         raise BadInput(
-            f"--forget ids={what}", got=got, expected=f"ids such as {records.ids[0]!r}", do="remove them from the file"
+            f"--forget ids={what}",
+            got=got,
+            expected=f"ids such as {str(records.ids[0])!r}",
+            do="remove them from the file",
         )
     return np.asarray(list(set(wanted)), dtype=np.str_)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 
 from palimpsest.audit.board import pooled
 from palimpsest.catalog import configure, find
@@ -23,7 +22,7 @@ from palimpsest.types import Measure, Scores
 TARGETS = ("unlearned", "bias-matched", "placebo")
 """What belongs to one method, in the order in which it is shown. `original` and `retrained` belong to all."""
 
-UNREADABLE = (PalimpsestError, SafetensorError, OSError, ImportError, KeyError, ValueError, TypeError)
+UNREADABLE = (PalimpsestError, ImportError, KeyError, ValueError, TypeError)
 """What stored scores raise that are gone, damaged, or were made by another version. The record's own numbers stand then."""
 
 Key = tuple[str, tuple[tuple[str, float], ...]]

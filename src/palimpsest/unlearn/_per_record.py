@@ -81,8 +81,11 @@ class Product:
             total += (left @ left.T) * (right @ right.T)
             return
         count, across = len(self.left), self.right.transpose(1, 2)
-        for part in torch.split(self.left, max(1, BLOCK_ENTRIES // (count * across.shape[2])), 1):
-            Dense((part @ across).reshape(count, -1)).add_gram(total)
+        parts = torch.split(self.left, max(1, BLOCK_ENTRIES // (count * across.shape[2])), 1)
+        space = self.left.new_empty(parts[0].shape[1] * count * across.shape[2])  # used again for each part
+        for part in parts:
+            rows = space[: part.shape[1] * count * across.shape[2]].view(count, part.shape[1], -1)
+            Dense(torch.bmm(part, across, out=rows).reshape(count, -1)).add_gram(total)
 
     def times(self, vector: Tensor) -> Tensor:
         return (self.left * (vector.view(self.left.shape[1], -1) @ self.right)).sum((1, 2))

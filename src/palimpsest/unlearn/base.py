@@ -52,11 +52,11 @@ class Unlearner(ABC):
         both = np.intersect1d(retain.ids, forget.ids)
         if len(both):
             raise BadInput(
-                "unlearning", got=f"record {both[0]!r} in both sets", expected="disjoint retain and forget sets"
+                "unlearning", got=f"record {str(both[0])!r} in both sets", expected="disjoint retain and forget sets"
             )
         strangers = np.setdiff1d(forget.ids, trained.ids)
         if len(strangers):
-            got = f"record {strangers[0]!r}, which the model was not trained on"
+            got = f"record {str(strangers[0])!r}, which the model was not trained on"
             raise BadInput(
                 "unlearning", got=got, expected="ids of training records", do="use the ids stored with the case"
             )
