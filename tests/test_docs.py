@@ -37,6 +37,15 @@ def test_python_blocks_are_python(page: Path) -> None:
         ast.parse(block)
 
 
+def test_the_guides_audit_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    guide = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"## From Python.*?```python\n(.*?)```", guide, re.DOTALL)
+    exec(compile(code, "guide.md", "exec"), {})
+    assert "finetune" in capsys.readouterr().out
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 @pytest.mark.parametrize(("kind", "name", "cls"), EVERYTHING, ids=lambda value: value if isinstance(value, str) else "")
 def test_everything_is_documented(kind: str, name: str, cls: type) -> None:
     assert cls.__doc__

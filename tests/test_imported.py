@@ -148,6 +148,42 @@ def test_train_ids_say_what_the_weights_have_seen(room: Path) -> None:
     assert main(command) == 2
 
 
+def test_weights_with_a_split_of_their_own(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Records that the data set put aside may be those that foreign weights were trained on, and that are to be forgotten."""
+    split = Digits(limit=400).load()
+    mine = np.concatenate([split.train.ids[50:], split.validation.ids, split.test.ids[:100]])
+    gone = split.test.ids[:40]
+    Path("mine.txt").write_text("\n".join(mine.tolist()))
+    Path("gone.txt").write_text("\n".join(gone.tolist()))
+    options = ["--unlearned", "honest.safetensors", "--retrained", "retrained.safetensors"]
+    command = ["audit", *DATA, "--model", "their_models:make", "--original", "before.safetensors", *options]
+    assert main([*command, "--forget", "ids=gone.txt"]) == 2
+    assert "say with --train-ids FILE" in capsys.readouterr().err
+    done = audited(
+        *options, "--train-ids", "mine.txt", out="own", attack="confidence_membership", forget="ids=gone.txt"
+    )
+    assert done.requests[0].ids == sorted(gone.tolist())
+    assert (done.data["train"], done.data["validation"]) == (len(mine), 0)
+    assert done.data["test"] == len(split.test) - 100
+    assert "training-records-assumed" not in names(done)
+    (place,) = {cell.scores for cell in done.cells if cell.target == "unlearned" and cell.attack}
+    scored = record.read_scores(Path("own"), str(place)).ids
+    assert not set(split.train.ids[:50]) & set(scored), "neither member nor unseen"
+    Path("all.txt").write_text("\n".join(np.concatenate([mine, split.test.ids]).tolist()))
+    assert main([*command, "--forget", "ids=gone.txt", "--train-ids", "all.txt"]) == 2
+    assert "every test record" in capsys.readouterr().err
+
+
+def test_a_report_on_foreign_weights_claims_no_recipe(room: Path) -> None:
+    done = audited("--unlearned", "honest.safetensors", out="alone")
+    assert done.recipe is None
+    assert done.model["name"] == "their_models:make"
+    assert "training-records-assumed" in names(done)
+    text = Path("alone/report.md").read_text()
+    assert "none: the weights came from elsewhere" in text
+    assert "none of them is a retrained model" in text
+
+
 def test_what_unlearn_makes_can_be_audited(room: Path) -> None:
     step = ["unlearn", *DATA, "--model", "their_models:make", "--weights", "before.safetensors", "--forget", "class=0"]
     assert main([*step, "--with", "salun", "--set", "salun.lr=0.1", "--out", "salun.safetensors"]) == 0

@@ -215,6 +215,25 @@ def test_an_unlearner(package: Path) -> None:
     assert name in (package / "out" / "report.html").read_text()
 
 
+def test_an_edited_unlearner_is_another_one(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where what was edited is a module beside its own."""
+    methods, amount = package / "my_package" / "methods.py", package / "my_package" / "amount.py"
+    amount.write_text("FACTOR = 0.5\n")
+    methods.write_text(methods.read_text().replace("import torch\n", "import torch\nfrom my_package import amount\n"))
+
+    def again() -> str:
+        for name in [name for name in sys.modules if name.split(".")[0] == "my_package"]:
+            del sys.modules[name]
+        capsys.readouterr()
+        audited(package, "--unlearn", "my_package.methods:Halve")
+        return capsys.readouterr().out
+
+    again()
+    assert "made 0 models" in again()
+    amount.write_text("FACTOR = 0.25\n")
+    assert "made 1 models" in again()
+
+
 def test_a_setting_that_it_does_not_have(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "my_package.methods:Halve"
     assert main(["audit", *TINY, "--unlearn", name, "--set", f"{name}.fctor=1"]) == 2

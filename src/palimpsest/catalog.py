@@ -6,13 +6,18 @@ fields are its settings. `my_module:MyClass` goes wherever a name goes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import hashlib
 import importlib
 import inspect
 import pkgutil
+import site
+import sys
 import typing
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -196,7 +201,46 @@ def settings_of(value: Any) -> dict[str, Any]:
 def identity(value: Any) -> dict[str, Any]:
     """What an artifact made by this object is keyed by: name, revision (raised when behaviour changes) and settings."""
     extra = value.identity_extra() if hasattr(value, "identity_extra") else {}
+    if not type(value).__module__.startswith("palimpsest."):
+        extra = {"source": source_hash(type(value)), **extra}
     return {"name": name_of(value), "revision": getattr(value, "revision", 1), **settings_of(value), **extra}
+
+
+def source_hash(value: Any) -> str:
+    """SHA-256 of the source that a user's class or function comes from, so that an edited one is another one.
+
+    That is its module and, from there on, each module of the same package (or, outside of one, the same folder) that a module
+    names at its top. What is imported within functions, or compiled, is not seen: raise `revision` for those.
+    """
+    first = inspect.getmodule(value)
+    texts: dict[str, str] = {}
+    pending = [] if first is None else [first]
+    while pending:
+        module = pending.pop()
+        if module.__name__ in texts:
+            continue
+        try:
+            texts[module.__name__] = inspect.getsource(module)
+        except (OSError, TypeError):  # a notebook, or a console
+            texts[module.__name__] = ""
+        for entry in vars(module).values():
+            near = entry if inspect.ismodule(entry) else sys.modules.get(str(getattr(entry, "__module__", "")))
+            if near is not None and _together(first, near):
+                pending.append(near)
+    if not any(texts.values()):
+        with contextlib.suppress(OSError, TypeError):
+            texts[""] = inspect.getsource(value)
+    return hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()
+
+
+def _together(one: Any, other: Any) -> bool:
+    """Whether two modules belong to one package, or are plain modules side by side in a folder of somebody's own."""
+    package = one.__name__.partition(".")[0]
+    if other.__name__.partition(".")[0] == package:
+        return True
+    folders = {Path(file).parent for module in (one, other) if (file := getattr(module, "__file__", None))}
+    alone = "." not in one.__name__ and "." not in other.__name__
+    return alone and len(folders) == 1 and not folders & {Path(path) for path in site.getsitepackages()}
 
 
 def plain(value: Any) -> Any:

@@ -28,6 +28,8 @@ from palimpsest.verify.base import Verifier
 
 UNLEARN = ("retrain", "finetune", "random_label", "salun")
 ATTACK = ("uma", "confidence_membership")
+ALWAYS = "accuracy"
+"""The verifier without which no verdict can be given."""
 MODELS = {"image": "convnet", "features": "mlp", "text": "mlp"}
 """The model when none is named, by kind of data."""
 ROLES = ("data", "model", "learner", "recipe", "policy")
@@ -75,9 +77,8 @@ def parts(chosen: Choices, read: Callable[[], Split] | None = None, asked: Colle
     learner = chosen.learner or "plain"
     unlearners = labelled("unlearners", UNLEARN if chosen.unlearn is None else chosen.unlearn)
     attacks = labelled("attacks", ATTACK if chosen.attack is None else chosen.attack)
-    verifiers = labelled(
-        "verifiers", map(catalog.name_of, every_verifier()) if chosen.verify is None else chosen.verify
-    )
+    wanted = map(catalog.name_of, every_verifier()) if chosen.verify is None else chosen.verify
+    verifiers = {ALWAYS: ALWAYS, **labelled("verifiers", wanted)}
     named = {*ROLES, _data_name(str(chosen.data)), learner, *unlearners, *attacks, *verifiers}
     _check_names(chosen.settings, named | ({chosen.model} if chosen.model else {*MODELS.values()}), asked)
 

@@ -13,7 +13,7 @@ from palimpsest import report
 from palimpsest.audit.board import Board, Picture
 from palimpsest.audit.conclude import conclude
 from palimpsest.audit.examine import examine
-from palimpsest.audit.imported import imported_stage
+from palimpsest.audit.imported import imported_stage, trained_part
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.stage import Stage, chosen_requests, stages
 from palimpsest.audit.workshop import Workshop
@@ -44,6 +44,8 @@ def audit(
     started, begin = datetime.datetime.now(datetime.UTC), time.perf_counter()
     with determinism(plan.threads):
         split = (split or plan.data.load()).to(plan.device)
+        if plan.imported:
+            split = trained_part(split, plan.imported.train_ids)
         shop = Workshop(store, Classification.of(split), split.fingerprint, plan.device)
         say(
             f"{split.name}: {len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test records"

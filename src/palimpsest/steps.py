@@ -75,7 +75,7 @@ def unlearn(
     check_target(out)
     split, rng = split.to(device), Rng(seed)
     task = Classification.of(split)
-    remaining = trained_part(split, None if train_ids is None else tuple(train_ids)).train
+    remaining = trained_part(split, train_ids).train
     model = made.model.build(task, rng)
     load_into(model, read_weights(weights), str(weights))
     model.to(device).eval()

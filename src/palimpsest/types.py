@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -90,6 +90,20 @@ class Examples:
 
     def without(self, ids: Iterable[str]) -> Examples:
         return self.take(~np.isin(self.ids, np.asarray(list(ids), dtype=np.str_)))
+
+    @staticmethod
+    def joined(parts: Sequence[Examples]) -> Examples:
+        """All records of several parts, in order. Parts of one base go on sharing it; others are copied into one."""
+        first, owners = parts[0], [part.owners for part in parts if part.owners is not None]
+        shared = all(part.inputs[name] is base for part in parts for name, base in first.inputs.items())
+        return Examples(
+            first.inputs if shared else {name: torch.cat([part.raw(name) for part in parts]) for name in first.inputs},
+            torch.cat([part.targets for part in parts]),
+            np.concatenate([part.ids for part in parts]),
+            torch.cat([part.rows for part in parts]) if shared else torch.arange(sum(map(len, parts))),
+            np.concatenate(owners) if len(owners) == len(parts) else None,
+            first.context,
+        )
 
     def to(self, device: torch.device | str) -> Examples:
         """The same records with the base storage on this device (moved once; subsets made from it share it)."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from palimpsest.audit.policy import Evidence, Policy, Reading
+from palimpsest.errors import BadInput
 from palimpsest.types import Finding, Measure
 
 
@@ -106,7 +107,7 @@ CASES = {
     ),
     "no matched control to tell": (
         honest(readings=[read(value=0.9, minus_retrained=diff(0.9), minus_matched=None)]),
-        Finding.SUPPRESSED_HEAD,
+        Finding.INCONCLUSIVE,
     ),
     "beyond retraining, no match needed": (
         honest(readings=[read(value=0.9, minus_retrained=diff(0.9), minus_matched=None, needs_match=False)]),
@@ -132,6 +133,23 @@ CASES = {
         Finding.INCONCLUSIVE,
     ),
     "no attack": (honest(readings=[]), Finding.INCONCLUSIVE),
+    "an attack failed, the others found nothing": (honest(gaps=["uma failed on retrained"]), Finding.INCONCLUSIVE),
+    "an attack failed, another found memory": (
+        honest(
+            gaps=["uma failed on unlearned"],
+            readings=[read(value=0.9, minus_retrained=diff(0.9), needs_match=False, minus_matched=None)],
+        ),
+        Finding.RESIDUAL,
+    ),
+    "no accuracy": (honest(test=None, forget=None), Finding.INCONCLUSIVE),
+    "test accuracy collapsed, and only the original to compare with": (
+        honest(test=read("test_accuracy", minus_retrained=None, minus_original=diff(-0.5))),
+        Finding.OVER_FORGOTTEN,
+    ),
+    "no retrained model, test accuracy kept": (
+        honest(test=read("test_accuracy", minus_retrained=None, minus_original=diff(0.0))),
+        Finding.FORGOTTEN,
+    ),
 }
 
 
@@ -154,3 +172,10 @@ def test_utility_matters() -> None:
     evidence = honest(test=read("test_accuracy", minus_retrained=diff(-0.15)))
     assert Policy(utility=0.10).judge(evidence)[0] == Finding.OVER_FORGOTTEN
     assert Policy(utility=0.20).judge(evidence)[0] == Finding.FORGOTTEN
+
+
+@pytest.mark.parametrize("value", [float("nan"), -1.0, 0.0, 1.0])
+@pytest.mark.parametrize("field", ["margin", "utility"])
+def test_thresholds_outside_their_domain(field: str, value: float) -> None:
+    with pytest.raises(BadInput, match=field):
+        Policy(**{field: value})

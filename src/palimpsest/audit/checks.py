@@ -53,6 +53,10 @@ MEANINGS: Mapping[str, tuple[str, str]] = {
         "only one seed was run",
         "The intervals cover the records, not the luck of training. Use three seeds or more before publishing.",
     ),
+    "training-records-assumed": (
+        "imported weights came without --train-ids",
+        "All training records of the data set are taken as theirs. If that is wrong, members and non-members are mixed up.",
+    ),
     "weaker-control": (
         "no retrained control was given",
         "Records never trained on stand in for it. They catch memory of single records, not of a forgotten class.",

@@ -38,7 +38,7 @@ def conclude(
             undecided += [
                 checks.warn("not-decisive", f"{read.name}: original and retrained are too close")
                 for read in found.readings
-                if not plan.policy.decisive(read)
+                if read.separation is not None and not plan.policy.decisive(read)
             ]
     sizes = [len(stage.requests[-1]) for stage in stages]
     sees = {name_of(attack): attack.threat.sees for attack in plan.attacks}
@@ -47,6 +47,7 @@ def conclude(
     )
     if plan.imported:
         warnings += _of_imported(plan.imported, stages[0])
+    trained_here = not plan.imported or plan.imported.retrain
     return Record(
         command=command,
         started=started,
@@ -57,7 +58,7 @@ def conclude(
         data=_data(split, plan),
         model=_model(plan, stages[0]),
         learner=identity(plan.learner),
-        recipe=identity(plan.recipe),
+        recipe=identity(plan.recipe) if trained_here else None,
         requests=_requests(stages),
         seeds=list(plan.seeds),
         redacted=redacted,
@@ -70,14 +71,18 @@ def conclude(
 
 
 def _of_imported(imported: Imported, stage: Stage) -> list[Warning]:
-    """What weights from elsewhere are compared with, where that is not a retrained model from elsewhere."""
+    """What is not known of weights from elsewhere, and what they are compared with where that is no retrained model of theirs."""
+    found = []
+    if imported.train_ids is None:
+        found.append(checks.warn("training-records-assumed", f"{len(stage.split.train)} records"))
     if imported.retrained is not None:
-        return []
+        return found
     if stage.controls:
-        return [checks.warn("control-from-recipe", f"{len(stage.controls)} trained with the recipe of this audit")]
+        told = f"{len(stage.controls)} trained with the recipe of this audit"
+        return [*found, checks.warn("control-from-recipe", told)]
     unseen = len(held_out(stage.split, stage.forgotten))
     stands_in = f"{unseen} unseen records of the same classes stand in" if unseen else "nothing stands in for it"
-    return [checks.warn("weaker-control", f"{stands_in}; pass --retrained, or --recipe to train one")]
+    return [*found, checks.warn("weaker-control", f"{stands_in}; pass --retrained, or --recipe to train one")]
 
 
 def _broken(board: Board, mine: Sequence[Stage], plan: Plan, split: Split) -> list[str]:

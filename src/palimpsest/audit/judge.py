@@ -135,10 +135,22 @@ def evidence(
         test=test,
         readings=[read for read in reads if read is not None],
         broken=broken,
+        gaps=gaps(board, subject, [*map(name_of, attacks), "accuracy"]),
         failed=subject.failed,
         identical=subject.identical,
         class_wise=subject.class_wise,
     )
+
+
+def gaps(board: Board, subject: Subject, needed: Sequence[str]) -> list[str]:
+    """What a verdict needs and what failed, on the subject or on one of its controls."""
+    return [
+        f"{by} failed on {cell.target}, seed {cell.seed}: {cell.reason}"
+        for cell in board.cells
+        if cell.status == "failed" and cell.request == subject.request and cell.unlearner in ("", subject.label)
+        for by in [cell.attack or cell.verifier]
+        if by in needed
+    ]
 
 
 def verdict(policy: Policy, subject: Subject, found: Evidence) -> VerdictRow:

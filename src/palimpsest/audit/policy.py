@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from palimpsest.errors import BadInput
 from palimpsest.types import Finding, Measure
 
 
@@ -34,12 +35,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Evidence:
-    """All that a verdict on one method goes by. `broken`: reasons for which the audit itself cannot be relied on."""
+    """All that a verdict on one method goes by. `broken`: reasons for which the audit itself cannot be relied on. `gaps`: what
+    failed of the attacks and accuracies, on the method or on a control, so that nothing can be concluded from its silence."""
 
     forget: Reading | None
     test: Reading | None
     readings: Sequence[Reading] = ()
     broken: Sequence[str] = ()
+    gaps: Sequence[str] = ()
     failed: Sequence[str] = ()
     identical: bool = False
     class_wise: bool = False
@@ -56,6 +59,11 @@ class Policy:
 
     margin: float = 0.05
     utility: float = 0.10
+
+    def __post_init__(self) -> None:
+        for name in ("margin", "utility"):
+            if not 0 < getattr(self, name) < 1:
+                raise BadInput(f"policy.{name}", got=getattr(self, name), expected="a number between 0 and 1")
 
     def judge(self, evidence: Evidence) -> tuple[Finding, tuple[str, ...]]:
         """The finding, and the sentences behind it."""
@@ -87,6 +95,8 @@ class Policy:
         test, forget = evidence.test, evidence.forget
         if test and _below(test, self.utility):
             reasons.append(f"test accuracy {test.value:.1%}, {_signed(test.minus_retrained)} from retraining's")
+        elif test and test.minus_retrained is None and test.minus_original and test.minus_original.high < -self.utility:
+            reasons.append(f"test accuracy {test.value:.1%}, {_signed(test.minus_original)} from the original's")
         if forget and _below(forget, self._floor(forget)):
             reasons.append(f"forget accuracy {forget.value:.1%}, {_signed(forget.minus_retrained)} from retraining's")
         for read in evidence.readings:
@@ -98,7 +108,7 @@ class Policy:
 
     def _remembered(self, evidence: Evidence) -> tuple[Finding, tuple[str, ...]] | None:
         """More known than retraining leaves: memory where it also exceeds the bias-matched control, else a suppressed head."""
-        residual, suppressed = [], []
+        residual, suppressed, untold = [], [], []
         reads = [*evidence.readings, *([evidence.forget] if evidence.forget else [])]
         for read in reads:
             if not self.decisive(read):
@@ -116,16 +126,26 @@ class Policy:
                 continue
             told = " and ".join(_signed(difference) for difference in matched)
             if read.needs_match and not matched:
-                suppressed.append(f"{text}; no bias-matched control tells memory from a suppressed head")
+                untold.append(f"{text}; no bias-matched control tells memory from a suppressed head")
             elif matched and not over:
                 suppressed.append(f"{text}, but {told} over the bias-matched control")
             else:
                 residual.append(text + (f", and {told} over the bias-matched control" if matched else ""))
-        if residual:
-            return Finding.RESIDUAL, tuple(residual)
-        return (Finding.SUPPRESSED_HEAD, tuple(suppressed)) if suppressed else None
+        for finding, reasons in (
+            (Finding.RESIDUAL, residual),
+            (Finding.INCONCLUSIVE, untold),
+            (Finding.SUPPRESSED_HEAD, suppressed),
+        ):
+            if reasons:
+                return finding, tuple(reasons)
+        return None
 
     def _forgotten(self, evidence: Evidence) -> tuple[Finding, tuple[str, ...]]:
+        if evidence.gaps:
+            return Finding.INCONCLUSIVE, tuple(evidence.gaps)
+        test = evidence.test
+        if test is None or not (test.minus_retrained or test.minus_original):
+            return Finding.INCONCLUSIVE, ("accuracy was not measured, so the model may know nothing at all any more",)
         decisive = [read for read in evidence.readings if self.decisive(read)]
         if not decisive:
             return Finding.INCONCLUSIVE, (
@@ -139,11 +159,7 @@ class Policy:
             read for read in decisive if read.minus_retrained and read.minus_retrained.value > 2 * self._floor(read)
         ]
         if unclear:
-            told = tuple(
-                f"{read.name}: {_signed(read.minus_retrained)} over retraining, too uncertain to call"
-                for read in unclear
-            )
-            return Finding.INCONCLUSIVE, told
+            return Finding.INCONCLUSIVE, tuple(_unclear(read) for read in unclear)
         told = tuple(
             f"{read.name} {read.value:.1%}, {_signed(read.minus_retrained)} from retraining" for read in decisive
         )

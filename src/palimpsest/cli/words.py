@@ -47,7 +47,9 @@ Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed.")]
 TrainIds = Annotated[
     str | None,
     typer.Option(
-        "--train-ids", metavar="FILE", help="Ids that the weights were trained on, one a line (default: all of them)."
+        "--train-ids",
+        metavar="FILE",
+        help="Ids that the weights were trained on, one a line (default: all training records of the data).",
     ),
 ]
 WeightsOut = Annotated[Path, typer.Option("--out", metavar="FILE", help="Safetensors file to write.")]

@@ -21,7 +21,9 @@ def audit(
     forget: words.Forget = None,
     unlearn: Annotated[str | None, typer.Option(metavar="A,B", help="Unlearning methods.")] = None,
     attack: Annotated[str | None, typer.Option(metavar="A,B", help="Attacks.")] = None,
-    verify: Annotated[str | None, typer.Option(metavar="A,B", help="Verifiers (default: all).")] = None,
+    verify: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Verifiers (default: all), beside accuracy.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(metavar="N", help="Seeds of everything random (default 3).")] = None,
     controls: Annotated[str | None, typer.Option(metavar="N", help="Retrained controls a seed (default 2).")] = None,
     learner: words.Learner = None,

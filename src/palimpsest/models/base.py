@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from palimpsest.catalog import find, load, make, name_of, setting
+from palimpsest.catalog import find, load, make, name_of, setting, source_hash
 from palimpsest.errors import BadInput
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
@@ -119,13 +118,8 @@ class UserModel(Model):
         return module
 
     def identity_extra(self) -> dict[str, Any]:
-        """The hash of the source, so that an edited model is another model."""
-        module = inspect.getmodule(load(self.target))
-        try:
-            source = inspect.getsource(module) if module else ""
-        except (OSError, TypeError):
-            source = ""
-        return {"source": hashlib.sha256(source.encode()).hexdigest()}
+        """The user's own name for it, and the hash of the source, so that an edited model is another model."""
+        return {"name": self.target, "source": source_hash(load(self.target))}
 
 
 def factory(name: str, settings: dict[str, Any] | None = None) -> Model:

@@ -30,7 +30,10 @@ def summary(numbers: Numbers) -> tuple[str, ...]:
     what = f"A model ({model}) was trained on {trained} and made to forget {listed(selections(numbers))} ({several} records{each})"
     how = f" with {count(len(methods), 'method')}, over {count(len(record.seeds), 'seed')}. "
     attacked = f"attacked with {listed(numbers.attacks)}" if numbers.attacks else "verified, without an attack,"
-    against = "and read against controls, above all models retrained without those records."
+    retrained = any(cell.target == "retrained" for cell in record.cells)
+    against = "and read against controls, " + (
+        "above all models retrained without those records." if retrained else "but none of them is a retrained model."
+    )
     alarms = []
     if record.warnings:
         alarms.append(f"{count(len(record.warnings), 'warning')} below: read them before you quote a number.")
@@ -91,7 +94,8 @@ def section(numbers: Numbers) -> Section:
             because = tuple(verdict.because) if verdict else ("the record has no verdict on it",)
             first = (Entry.of(label + _which(numbers, request)), finding, Entry(because, "list"))
             rows.append(row(first, "unlearned", label, request))
-        for target in ("retrained", "original"):
+        present = {cell.target for cell in numbers.record.cells if cell.request == request}
+        for target in [name for name in ("retrained", "original") if name in present]:
             shared.add(len(rows))
             first = (
                 Entry.of(target + _which(numbers, request)),

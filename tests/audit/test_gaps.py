@@ -1,0 +1,47 @@
+"""What failed, and what was not measured, is never counted as found clean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import palimpsest
+from palimpsest.attack.residual.uma import Uma
+from palimpsest.case import Case
+from palimpsest.catalog import name_of
+from palimpsest.types import Finding
+from palimpsest.unlearn.gradient_ascent import GradientAscent
+from palimpsest.unlearn.retrain import Retrain
+from tests.audit.small import run
+
+
+def failing_on(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: Callable[..., Any] = Uma.score
+
+    def score(self: Uma, guess: Any, case: Case) -> Any:
+        if case.target == target:
+            raise RuntimeError("out of memory")
+        return whole(self, guess, case)
+
+    monkeypatch.setattr(Uma, "score", score)
+
+
+@pytest.mark.parametrize("target", ["unlearned", "retrained", "original"])
+def test_a_failed_attack_clears_nobody(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_on(target, monkeypatch)
+    record = run(tmp_path, unlearners=(Retrain(),))
+    assert [row.verdict for row in record.verdicts] == [Finding.INCONCLUSIVE]
+    assert any("out of memory" in reason for reason in record.verdicts[0].because)
+    assert not any(w.name == "not-decisive" and w.message.startswith("uma") for w in record.warnings)
+
+
+def test_accuracy_is_measured_whatever_else_is_chosen(tmp_path: Path) -> None:
+    """Without it, a model that knows nothing any more would pass for one that forgot."""
+    words: dict[str, Any] = {"data": "digits", "model": "linear", "forget": ["class=0"], "attack": ["uma"]}
+    plan = palimpsest.plan(**words, unlearn=["gradient_ascent"], verify=["retrain_gap"])
+    assert [name_of(by) for by in plan.verifiers] == ["accuracy", "retrain_gap"]
+    without = run(tmp_path, unlearners=(GradientAscent(lr=1.0, epochs=20),), verifiers=())
+    assert without.verdicts[0].verdict != Finding.FORGOTTEN
