@@ -52,7 +52,11 @@ from palimpsest.unlearn.finetune import Finetune
 
 EPSILON, STEP = 8 / 255, 1 / 255
 EDGES = (torch.zeros(()), torch.ones(()))
-SPEED = (("ConvNet width 16", ConvNet(16), 128), ("ResNet-18 width 64", ResNet18(64), 32))
+SPEED = (
+    ("ConvNet width 16", ConvNet(16), 128),
+    ("ResNet-18 width 16", ResNet18(16), 128),
+    ("ResNet-18 width 64", ResNet18(64), 32),
+)
 WANTED = {"equal": 1.2, "users": 1.4, "accuracy": 3.0}
 
 Perturb = Callable[[Tensor, Tensor, float, int], Tensor]

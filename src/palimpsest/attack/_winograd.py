@@ -7,21 +7,16 @@ about 1e-5 of the largest value where a direct convolution has 1e-6.
 
 from __future__ import annotations
 
-import copy
 import threading
-import time
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 TILE, STRIDE = 6, 4
 AT_ONCE = 2**15  # tiles × channels worked on at once, so that a tile buffer (36 of these) stays in the cache
 APART = 80  # numbers between two planes of a buffer: planes a power of two apart would compete for the same places of the caches
 FEWEST_CHANNELS = 64  # below this, moving tiles costs more than the multiplications saved
-CLEARLY = 0.85  # share of the direct convolution's time below which it is worth the rounding
 
 _INPUT = torch.tensor(
     [
@@ -59,16 +54,17 @@ def convolve(inputs: Tensor, weights: Tensor, bias: Tensor) -> Tensor:
     n, c, height, width = inputs.shape
     k = weights.shape[2]
     down, across = -(-height // STRIDE), -(-width // STRIDE)
-    border = (0, 0, 1, 1 + across * STRIDE - width, 1, 1 + down * STRIDE - height)
-    padded = F.pad(inputs.permute(0, 2, 3, 1), border)  # (n, h, w, c)
+    at_once = max(1, AT_ONCE // (down * across * max(c, k)))
+    padded, inside = _padded(at_once, height, width, c)
+    at_once = min(n, at_once)
     image, row, column, channel = padded.stride()
     places = (row, column, image, row * STRIDE, column * STRIDE, channel)
     answer = torch.empty((n, k, down * STRIDE, across * STRIDE), dtype=inputs.dtype, memory_format=torch.channels_last)
     out = answer.permute(0, 2, 3, 1).view(n, down, STRIDE, across, STRIDE, k)
-    at_once = max(1, min(n, AT_ONCE // (down * across * max(c, k))))
     here, there = _workspace(TILE * TILE * (at_once * down * across * max(c, k) + APART))
     for first in range(0, n, at_once):
-        part = padded[first : first + at_once]
+        part = padded[: min(at_once, n - first)]
+        inside[: len(part)].copy_(inputs[first : first + at_once].permute(0, 2, 3, 1))
         count = len(part) * down * across
         given, made = count * c + APART, count * k + APART  # numbers from one plane to the next
         tiles, turned = here[: TILE * TILE * given].view(TILE, TILE, given), there[: TILE * TILE * given].view(TILE, -1)
@@ -101,6 +97,17 @@ def _workspace(size: int) -> tuple[Tensor, Tensor]:
     return known[:size], known[size:]
 
 
+def _padded(count: int, height: int, width: int, channels: int) -> tuple[Tensor, Tensor]:
+    """Room for so many images with a border of zeros that whole tiles fill, and its inside, which is to be written to: the
+    same on each call of a thread."""
+    rooms: dict[tuple[int, ...], Tensor] = _SPACES.__dict__.setdefault("rooms", {})
+    key = (count, height, width, channels)
+    if key not in rooms:
+        down, across = -(-height // STRIDE), -(-width // STRIDE)
+        rooms[key] = torch.zeros(count, down * STRIDE + 2, across * STRIDE + 2, channels)
+    return rooms[key], rooms[key][:, 1 : 1 + height, 1 : 1 + width]
+
+
 class _Convolution(torch.autograd.Function):
     """Nothing is kept for the way back: the weights are frozen, so the gradient to the input needs no activations."""
 
@@ -128,38 +135,6 @@ class Winograd(nn.Module):
         return answer
 
 
-def with_winograd(model: nn.Module, sample: Tensor) -> nn.Module:
-    """A copy of a frozen model with Winograd's method where it is clearly faster on this machine, by a timed trial of each
-    layer's own shape; the model itself where it is nowhere. Decisions are remembered per shape, so that a subject and its
-    controls are treated alike.
-    """
-    if sample.device.type != "cpu" or sample.dtype != torch.float32:
-        return model
-    shapes: dict[str, list[torch.Size]] = {}
-    handles = [
-        layer.register_forward_hook(
-            lambda layer, args, out, name=name: shapes.setdefault(name, []).append(args[0].shape)
-        )
-        for name, layer in model.named_modules()
-        if suits(layer)
-    ]
-    try:
-        with torch.no_grad():
-            model(sample)
-    finally:
-        for handle in handles:
-            handle.remove()
-    chosen = [
-        name for name, seen in shapes.items() if len(set(seen)) == 1 and _pays(model.get_submodule(name), seen[0])
-    ]
-    if not chosen:
-        return model
-    quick = copy.deepcopy(model)
-    for name in chosen:
-        quick.set_submodule(name, Winograd(quick.get_submodule(name)))
-    return quick
-
-
 def suits(layer: nn.Module) -> bool:
     """Whether this is a plain 3×3 convolution with enough channels."""
     if type(layer) is not nn.Conv2d or layer.padding_mode != "zeros" or layer.groups != 1:
@@ -167,31 +142,3 @@ def suits(layer: nn.Module) -> bool:
     shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     enough = min(layer.in_channels, layer.out_channels) >= FEWEST_CHANNELS
     return enough and shape == ((3, 3), (1, 1), (1, 1), (1, 1))
-
-
-_PAYS: dict[Any, bool] = {}
-
-
-def _pays(layer: Any, shape: torch.Size) -> bool:
-    """Whether a pass forth and back, as a search does it, is clearly faster; asked once for each shape."""
-    key = (layer.out_channels, tuple(shape), torch.get_num_threads())
-    if key not in _PAYS:
-        draw = torch.Generator().manual_seed(0)
-        inputs = torch.rand(shape, generator=draw).contiguous(memory_format=torch.channels_last)
-        direct, quick = _least((layer, Winograd(layer)), inputs)
-        _PAYS[key] = quick < CLEARLY * direct
-    return _PAYS[key]
-
-
-def _least(layers: Sequence[nn.Module], inputs: Tensor, rounds: int = 7) -> list[float]:
-    """Each layer's least processor time of several passes in turn, after one to warm up: other programs' load does not enter,
-    nor does what slows the machine for a moment."""
-    times: list[list[float]] = [[] for _ in layers]
-    for _ in range(rounds + 1):
-        for layer, seconds in zip(layers, times, strict=True):
-            begin = time.process_time()
-            point = inputs.detach().requires_grad_()
-            answer = layer(point)
-            torch.autograd.grad(answer, point, answer.detach())
-            seconds.append(time.process_time() - begin)
-    return [min(seconds[1:]) for seconds in times]

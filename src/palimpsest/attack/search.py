@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from palimpsest.attack._winograd import with_winograd
+from palimpsest.attack._convolutions import quickened
 from palimpsest.attack.folding import alike, folded, frozen, outputs
 from palimpsest.errors import BadInput
 from palimpsest.rng import Rng
@@ -278,7 +278,7 @@ def ball(
 def prepare(model: nn.Module, sample: Tensor, layout: Layout = "probe") -> Prepared:
     """The model as `search` uses it. sample: records as they will come; up to 32 of them serve the timed trials.
 
-    Where a layout is fixed, or float32 on a CPU is not what is used, no 3×3 convolution is replaced (see `_winograd.py`).
+    Where a layout is fixed, or float32 on a CPU is not what is used, no convolution is replaced (see `_convolutions.py`).
     """
     sample = sample[:32].detach()
     short = folded(model, sample[:8])
@@ -286,7 +286,7 @@ def prepare(model: nn.Module, sample: Tensor, layout: Layout = "probe") -> Prepa
     kind = torch.channels_last if chosen == "channels_last" else torch.contiguous_format
     short.to(memory_format=kind)  # type: ignore[call-overload]
     if layout == "probe" and chosen == "channels_last":
-        quick = with_winograd(short, sample)
+        quick = quickened(short, sample)
         short = quick if alike(short, quick, sample[:8]) else short
     return Prepared(short, chosen)
 
