@@ -158,7 +158,8 @@ def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Wor
         scores=scored.scores,
         measures=measures,
     )
-    if pictured and scored.shown is not None and scored.shown.dim() == 4:
+    told = {"clean_prediction", "attacked_prediction"} <= scored.scores.arrays.keys()
+    if pictured and told and "epsilon" in scored.scores.axes and scored.shown is not None and scored.shown.dim() == 4:
         board.pictures.append(_picture(place, scored.scores, scored.shown.numpy()))
 
 

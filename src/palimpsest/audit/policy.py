@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from palimpsest.errors import BadInput
+from palimpsest.bounds import check
+from palimpsest.catalog import setting
 from palimpsest.types import Finding, Measure
 
 
@@ -50,20 +51,20 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Policy:
-    """margin: a difference below it counts as none. utility: a loss of test accuracy above it is over-forgetting.
+    """How measures become verdicts.
 
     A difference counts only where its whole interval (Bonferroni over the readings) lies beyond the margin and beyond the
     noise between two retrained models. Where seeds disagree too much for that, single seeds are looked at: beyond twice the
     margin in one of them is a finding too, since a deletion has to succeed every time.
     """
 
-    margin: float = 0.05
-    utility: float = 0.10
+    margin: float = setting(0.05, "a difference below it counts as none; a share of 1", source="ours", above=0, below=1)
+    utility: float = setting(
+        0.10, "a loss of test accuracy above it is over-forgetting; a share of 1", source="ours", above=0, below=1
+    )
 
     def __post_init__(self) -> None:
-        for name in ("margin", "utility"):
-            if not 0 < getattr(self, name) < 1:
-                raise BadInput(f"policy.{name}", got=getattr(self, name), expected="a number between 0 and 1")
+        check(self, "policy")
 
     def judge(self, evidence: Evidence) -> tuple[Finding, tuple[str, ...]]:
         """The finding, and the sentences behind it."""
