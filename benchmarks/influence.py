@@ -133,7 +133,8 @@ def run(setting: Setting) -> bool:
     print(
         f"{setting.name} on {source}: {curvature.size:,} weights, {len(chosen)} gradients, ours {median(ours):.3f} s "
         f"({median(gradients):.3f} s without the solve); the solve changes v by {bent:.0%}\n"
-        f"  gradients in a loop, our solve: {median(peer):.3f} s, {ratio:.1f}×; relative difference {difference:.1e} (at most 1e-4)",
+        f"  gradients in a loop, our solve: {median(peer):.3f} s, {ratio:.1f}×; "
+        f"relative difference {difference:.1e} (at most 1e-4)",
         flush=True,
     )
     whole_seconds, whole = timed(lambda: record_by_record(trained.model, task, chosen, vector, influence.damping))

@@ -52,7 +52,7 @@ def audit(
         split = split.to(plan.device)
         if plan.imported:
             split = trained_part(split, plan.imported.train_ids)
-        shop = Workshop(store, Classification.of(split), split.fingerprint, plan.device)
+        shop = Workshop(store, Classification.of(split), split.fingerprint, plan.device, split.validation)
         say(
             f"{split.name}: {len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test records"
         )

@@ -41,7 +41,7 @@ def train(
     """
     check_target(out)
     split = split.to(device)
-    shop = Workshop(store, Classification.of(split), split.fingerprint, device)
+    shop = Workshop(store, Classification.of(split), split.fingerprint, device, split.validation)
     rng, remaining = Rng(seed), split.train
     for index, selection in enumerate(exclude):
         request = select(selection, remaining, split.classes, rng=rng.child("request", index))
@@ -81,7 +81,9 @@ def unlearn(
     model.to(device).eval()
     origin = hash_weights(model.state_dict())
     learner, recipe = (made.learner, made.recipe) if recipe_known else (None, None)
-    trained = Trained(model, task, remaining.ids, learner, recipe, made.model, origin=origin)
+    trained = Trained(
+        model, task, remaining.ids, learner, recipe, made.model, origin=origin, validation=split.validation
+    )
     (unlearner,) = made.unlearners
     for index, selection in enumerate(forget):
         request = select(selection, remaining, split.classes, rng=rng.child("request", index))

@@ -68,8 +68,8 @@ def ready(name: str) -> Unlearner:
 
 
 @pytest.fixture
-def trained(name, trained_by) -> Trained:
-    return trained_by(MEMBERS[name].needs or "plain")
+def trained(name, trained_by, digits) -> Trained:
+    return dataclasses.replace(trained_by(MEMBERS[name].needs or "plain"), validation=digits.validation)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -107,3 +109,40 @@ def test_noise_that_is_parsed_and_never_added(trained, retain, forget) -> None:
     apart = torch.cat([(a - b).flatten() for a, b in zip(noisy.parameters(), quiet.parameters(), strict=True)])
     steps = 2 * 3
     assert float(apart.detach().std()) == pytest.approx(1e-6 * steps**0.5, rel=0.25)
+
+
+def test_rewinding_keeps_the_epoch_that_forgot_as_far_as_unseen_records(digits, digits_task, few) -> None:
+    """The weights that come out are those after one of the epochs, and of these the one nearest to the goal."""
+    good = Plain().fit(digits_task, few, Recipe(epochs=10, batch_size=20), ConvNet(width=4), rng=Rng(0))
+    some = few.take(list(range(0, 200, 10)))
+    rest, settings = few.without(some.ids), {"lr": 0.004, "forget_batch_size": 8, "batch_size": 64}
+
+    def after(epochs: int) -> nn.Module:
+        return Scrub(**settings, epochs=epochs).unlearn(good, rest, some, rng=Rng(1)).model
+
+    def error(model: nn.Module, records: Examples) -> float:
+        with torch.no_grad():
+            batch = records.batch()
+            return float((model(batch.inputs["image"]).argmax(1) != batch.targets).float().mean())
+
+    models = [after(epochs) for epochs in (1, 2, 3, 4)]
+    goal = error(models[-1], digits.validation)
+    apart = [abs(error(model, some) - goal) for model in models]
+    nearest = apart.index(min(apart))
+    assert nearest < 3, "not merely the last one"
+    assert max(apart) > min(apart) + 0.1, "the epochs differ"
+    given = replace(good, validation=digits.validation)
+    found = Scrub(**settings, epochs=4, rewind=True).unlearn(given, rest, some, rng=Rng(1)).model
+    same = [
+        all(torch.equal(value, model.state_dict()[name]) for name, value in found.state_dict().items())
+        for model in models
+    ]
+    assert same == [epoch == nearest for epoch in range(4)]
+
+
+def test_rewinding_without_records_to_look_at(digits, trained, retain, forget) -> None:
+    with pytest.raises(BadInput, match="no validation records"):
+        Scrub(rewind=True).unlearn(trained, retain, forget, rng=Rng(1))
+    others = replace(trained, validation=digits.validation.take(digits.validation.targets.numpy() != 0))
+    with pytest.raises(BadInput, match="no validation record of the forgotten classes"):
+        Scrub(rewind=True).unlearn(others, retain, forget, rng=Rng(1))

@@ -77,6 +77,7 @@ class Workshop:
     task: Classification
     fingerprint: str
     device: str = "cpu"
+    validation: Examples | None = None
     made: dict[str, int] = field(default_factory=lambda: {"models": 0, "scores": 0, "redacted": 0})
 
     def fit(self, learner: Learner, recipe: Recipe, factory: Model, examples: Examples, rng: Rng) -> Made:
@@ -113,7 +114,7 @@ class Workshop:
         holds = ids if unlearner.guarantee == "exact" else before.holds
         found = self.store.get("model", spec)
         if found is None:
-            resumable = replace(before.trained, checkpoint=Checkpoint(self.store, spec))
+            resumable = replace(before.trained, checkpoint=Checkpoint(self.store, spec), validation=self.validation)
             trained = unlearner.unlearn(resumable, retain, forget, rng=rng)
             bad = not_finite(trained.model.state_dict(), before.trained.model.state_dict())
             if bad:

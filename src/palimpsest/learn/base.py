@@ -29,7 +29,8 @@ class Trained:
     ids: the records that it was trained on and has not unlearned. learner, recipe, factory: how it was made; None for
     imported weights, which are keyed by their hash (`origin`). kept: artifacts of its learner, such as the weights it
     started from (`"initial/…"`). budget: privacy budget spent by certified methods, None where there is none.
-    checkpoint: where a method that trains anew leaves its state, so that a killed run goes on.
+    checkpoint: where a method that trains anew leaves its state, so that a killed run goes on. validation: records that the
+    model was not trained on, for methods that look when to stop; None where there are none.
     """
 
     model: nn.Module
@@ -43,6 +44,7 @@ class Trained:
     cost: Cost = field(default_factory=Cost)
     origin: str = ""
     checkpoint: Checkpoint | None = field(default=None, repr=False)
+    validation: Examples | None = field(default=None, repr=False)
 
     @property
     def device(self) -> torch.device:

@@ -66,6 +66,8 @@ class Unlearner(Checked, ABC):
         meter = Meter()
         with rng.child("dropout").ambient():
             near, far = moved((retain, forget), device)
+            if trained.validation is not None:
+                trained = replace(trained, validation=trained.validation.to(device))
             kept = self.update(model, trained, near, far, rng=rng, meter=meter)
         model.zero_grad(set_to_none=True)
         model.eval()
