@@ -36,7 +36,7 @@ FOLDERS = {
     "verifiers": "palimpsest.verify",
     "studies": "palimpsest.studies",
 }
-SUPPORT = {"base", "loop", "recipe", "augment", "search", "curvature", "folding", "files", "memory_map"}
+SUPPORT = {"base", "loop", "recipe", "augment", "search", "curvature", "memory", "folding", "files", "memory_map"}
 """Modules of those folders that support the members and are none themselves. So are modules whose name begins with `_`."""
 
 

@@ -115,7 +115,7 @@ class Learner(Checked, ABC):
         model = self.start(factory, task, rng).to(device)
         initial = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
         kept = {f"initial/{name}": value for name, value in initial.items()}
-        meter = Meter()
+        meter = Meter(device=device)
         kept |= self.learn(model, task, examples, recipe, rng=rng, meter=meter, checkpoint=checkpoint) or {}
         broken = not_finite(model.state_dict(), initial)
         if broken:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from palimpsest.errors import BadInput
 from palimpsest.learn.augment import augment
+from palimpsest.learn.memory import PeakMemory
 from palimpsest.learn.recipe import Recipe, optimizer, rate
 from palimpsest.progress import track
 from palimpsest.rng import Rng
@@ -23,12 +24,16 @@ from palimpsest.types import Batch, Cost, Examples
 
 @dataclass
 class Meter:
-    """Counts what a method spends. Every backward pass goes through `step` or `count`."""
+    """Counts what a method spends. Every backward pass goes through `step` or `count`. device: whose memory is watched."""
 
     samples: int = 0
     gradient_evaluations: int = 0
     started: float = field(default_factory=time.perf_counter)
     before: float = 0.0  # seconds spent before a resumed run
+    device: torch.device | str = "cpu"
+
+    def __post_init__(self) -> None:
+        self.memory = PeakMemory(self.device)
 
     def count(self, samples: int, evaluations: int = 1) -> None:
         self.samples += samples
@@ -48,7 +53,8 @@ class Meter:
 
     @property
     def cost(self) -> Cost:
-        return Cost(self.before + time.perf_counter() - self.started, self.samples, self.gradient_evaluations)
+        seconds = self.before + time.perf_counter() - self.started
+        return Cost(seconds, self.samples, self.gradient_evaluations, self.memory.rise())
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Unlearner(Checked, ABC):
         model = copy.deepcopy(trained.model)
         for parameter in model.parameters():
             parameter.requires_grad_(True)
-        meter = Meter()
+        meter = Meter(device=device)
         with rng.child("dropout").ambient():
             near, far = moved((retain, forget), device)
             if trained.validation is not None:
