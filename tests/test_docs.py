@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,17 @@ def test_the_guides_audit_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     exec(compile(code, "guide.md", "exec"), {})
     assert "finetune" in capsys.readouterr().out
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_the_page_of_methods_is_what_the_code_says() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "methods.py"))["page"]()
+    assert made == (ROOT / "docs" / "methods.md").read_text(encoding="utf-8"), "run `make docs`"
+
+
+@pytest.mark.parametrize("name", sorted(members("unlearners")))
+def test_a_method_says_whose_it_is_what_it_costs_and_when_to_use_it(name: str) -> None:
+    cls = members("unlearners")[name]
+    assert all((cls.paper, cls.spends, cls.use)), "set paper, spends and use"
 
 
 @pytest.mark.parametrize(("kind", "name", "cls"), EVERYTHING, ids=lambda value: value if isinstance(value, str) else "")

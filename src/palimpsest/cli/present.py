@@ -91,6 +91,9 @@ def page(name: str) -> RenderableType:
         ("paper", getattr(cls, "paper", "")),
         ("guarantee", getattr(cls, "guarantee", "")),
         ("needs the learner", getattr(cls, "needs", "")),
+        ("deviations", getattr(cls, "deviations", "")),
+        ("cost", getattr(cls, "spends", "")),
+        ("when", getattr(cls, "use", "")),
         ("primary measure", getattr(cls, "primary", "")),
     ):
         if value:

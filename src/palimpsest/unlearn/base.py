@@ -27,7 +27,7 @@ class Unlearner(Checked, ABC):
 
     guarantee: "exact" (the distribution of retraining), "certified" (with a stated budget) or "none".
     needs: name of the learner that must have trained the model; empty for any. aliases: names the papers use.
-    published: where the defaults come from, one line.
+    paper, deviations (from it), spends (what it costs), use (when to use it): one line each, for `docs/methods.md`.
     """
 
     kind: ClassVar[str] = "unlearners"
@@ -36,6 +36,10 @@ class Unlearner(Checked, ABC):
     needs: ClassVar[str] = ""
     aliases: ClassVar[tuple[str, ...]] = ()
     about: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    deviations: ClassVar[str] = ""
+    spends: ClassVar[str] = ""
+    use: ClassVar[str] = ""
 
     def unlearn(self, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng) -> Trained:
         """A new model, from the records to keep and the records to forget.

@@ -28,6 +28,9 @@ class CatastrophicForgettingK(Unlearner):
 
     aliases = ("CF-k", "CFk")
     about = "train the last k blocks on the retain set, the rest frozen"
+    paper = "Goel et al. 2022"
+    spends = "`epochs` passes over the retain set, backwards through the last k blocks only"
+    use = "as the cheap neighbour of EU-k; the poisoning paper shows it to keep poisons"
 
     k: int = setting(
         3,

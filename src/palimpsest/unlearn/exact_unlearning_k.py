@@ -28,6 +28,9 @@ class ExactUnlearningK(CatastrophicForgettingK):
 
     aliases = ("EU-k", "EUk")
     about = "train the last k blocks again from fresh weights, the rest frozen"
+    paper = "Goel et al. 2022"
+    spends = "all of training again, backwards through the last k blocks only"
+    use = "where the first layers are known to be free of the forgotten records (pre-trained elsewhere)"
 
     lr: float | None = setting(
         None,

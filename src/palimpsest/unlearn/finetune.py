@@ -24,6 +24,9 @@ class Finetune(Unlearner):
 
     aliases = ("FT", "GD")
     about = "train on, on the retain set only"
+    paper = "Warnecke et al. 2021; FT in the UMA paper, GD in the poisoning paper"
+    spends = "`epochs` passes over the retain set"
+    use = "as the baseline that any method which looks at the forget set has to beat"
 
     lr: float = setting(
         0.01, "learning rate", source="public code, class-wise; 0.04 for random records", search=(1e-3, 0.3), above=0

@@ -30,6 +30,13 @@ class Fisher(Unlearner):
 
     aliases = ("fisher forgetting", "FF")
     about = "noise on each weight by the inverse Fisher information of the retain set; no training"
+    paper = "Golatkar et al. 2020"
+    deviations = (
+        "details reconstructed: the inverse of the Fisher information as in the public code, without its "
+        "averaging over filters and its rules for single layers"
+    )
+    spends = "`classes` gradients of each of `samples` retain records, no training"
+    use = "on small models, to compare with noise; accuracy falls with `alpha`"
 
     alpha: float = setting(1e-9, "strength of the noise (α)", source="public code", search=(1e-10, 1e-4), above=0)
     largest: float = setting(1e3, "largest variance, before α", source="public code's cap", above=0)

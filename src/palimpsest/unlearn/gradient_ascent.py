@@ -25,6 +25,9 @@ class GradientAscent(Unlearner):
 
     aliases = ("GA",)
     about = "ascend the loss on the forget set only"
+    paper = "Graves et al. 2021; Thudi et al. 2022"
+    spends = "`epochs` passes over the forget set alone"
+    use = "to see what damage costs; seldom to delete anything, as nothing stops it"
 
     lr: float = setting(
         1e-4, "learning rate", source="public code, class-wise; 1e-5 to 0.1 is searched for random records",

@@ -37,6 +37,10 @@ class Influence(Unlearner):
 
     aliases = ("IU", "WoodFisher", "wfisher")
     about = "one Newton-like step, with a correct solve"
+    paper = "Koh and Liang 2017; Izzo et al. 2021; Singh and Alistarh 2020"
+    deviations = "a correct solve by default; what public code runs is `solver=published`"
+    spends = "gradients of single records for `samples` retain records, and one of all records"
+    use = "on convex models, where it is close to retraining; on deep ones with a searched `alpha`"
 
     alpha: float = setting(
         0.2,

@@ -26,6 +26,10 @@ class L1Sparse(Unlearner):
 
     aliases = ("l1-sparse",)
     about = "train on the retain set with a falling L1 penalty"
+    paper = "Jia et al. 2023"
+    deviations = "the penalty runs over all parameters, as in the public code"
+    spends = "`epochs` passes over the retain set"
+    use = "where the forget set is no longer at hand, since it looks at the retain set only"
 
     alpha: float = setting(
         1e-4,

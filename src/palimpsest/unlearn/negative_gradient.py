@@ -26,6 +26,9 @@ class NegativeGradient(Unlearner):
 
     aliases = ("NegGrad+", "NGP")
     about = "descend on the retain set, ascend on the forget set"
+    paper = "Kurmanji et al. 2023; NGP in the poisoning paper"
+    spends = "`epochs` passes over the retain set, and as many batches of the forget set"
+    use = "for random records with a searched `alpha`, where gradient ascent alone destroys the model"
 
     alpha: float = setting(
         0.95, "weight of the retain loss (α), in [0, 1]", source="public code, small data; 0.9999 for large",

@@ -28,6 +28,10 @@ class NoisyGradientDescent(Unlearner):
 
     aliases = ("NGD",)
     about = "train on, on the retain set, with Gaussian noise in each step"
+    paper = "Chourasia and Shah 2023; Chien et al. 2024; poisoning paper"
+    deviations = "the size of the noise is ambiguous in the papers: `noise` says which"
+    spends = "`epochs` passes over the retain set"
+    use = "as the empirical form of a certified method: search `sigma` and `lr` together"
 
     sigma: float = setting(
         0.03, "standard deviation of the noise (σ)", source="public code; the poisoning paper's, by public account, 3.2e-4",

@@ -28,6 +28,10 @@ class RandomLabel(Unlearner):
 
     aliases = ("RL",)
     about = "random labels for the forget set, then the retain set"
+    paper = "Golatkar et al. 2020"
+    deviations = "labels are drawn afresh in each epoch, as in SalUn's public code"
+    spends = "`epochs` passes over all records"
+    use = "class-wise, as a strong and simple baseline; it is what SalUn adds a mask to"
 
     lr: float = setting(
         0.01, "learning rate", source="public code's default rate of unlearning", search=(1e-3, 0.3), above=0

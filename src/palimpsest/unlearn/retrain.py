@@ -27,6 +27,9 @@ class Retrain(Unlearner):
     guarantee = "exact"
     aliases = ("retraining",)
     about = "train again without the forgotten records; exact"
+    paper = "Cao and Yang 2015"
+    spends = "all of training again, on the records that stay"
+    use = "when it can be afforded: the reference that every other method is judged by"
 
     def update(
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter

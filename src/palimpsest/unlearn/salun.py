@@ -29,6 +29,13 @@ class SalUn(Unlearner):
 
     aliases = ("SalUn",)
     about = "random labels under a weight saliency mask"
+    paper = "Fan et al. 2024"
+    deviations = (
+        "after each step masked weights are put back and their momentum is cleared, as public code does for "
+        "its mask to hold"
+    )
+    spends = "`epochs` passes over all records and one gradient of the forget set"
+    use = "class-wise and for random records, where passes over the retain set can be afforded"
 
     share: float = setting(
         0.5, "share of the weights that may move (k), in [0, 1]", source="public code", least=0, most=1

@@ -33,6 +33,10 @@ class Scrub(Unlearner):
 
     aliases = ("SCRUB", "SCRUB+R")
     about = "away from a teacher on the forget set, back to it on the retain set"
+    paper = "Kurmanji et al. 2023"
+    deviations = "the defaults are the public code's"
+    spends = "`epochs` passes over the retain set and a few over the forget set, each with the teacher's forward pass"
+    use = "for random records and for mislabelled ones; with `rewind` where membership inference is the concern"
 
     alpha: float = setting(
         0.5,

@@ -32,6 +32,9 @@ class SingleGradient(Unlearner):
 
     aliases = ("single-gradient",)
     about = "add back one gradient, taken at the initial weights"
+    paper = "Thudi et al. 2022; inversion paper, Eq. 12 and 13"
+    spends = "one gradient of the forget set"
+    use = "as the cheapest method and the subject of the inversion paper; after one or few epochs of plain SGD"
 
     lr: float | None = setting(
         None,

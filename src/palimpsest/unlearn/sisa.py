@@ -31,6 +31,9 @@ class Sisa(Unlearner):
     needs = "sharded"
     aliases = ("SISA",)
     about = "train again only the shards that held the forgotten records; exact"
+    paper = "Bourtoule et al. 2021"
+    spends = "(1/S)(2/3 + 1/(3R)) of training the ensemble for one record, on average"
+    use = "when requests are expected before training begins: exact, and cheap while they are few"
 
     def update(
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter

@@ -28,6 +28,13 @@ class SelectiveSynapticDampening(Unlearner):
 
     aliases = ("SSD",)
     about = "shrink the weights that matter most to the forget set; no training"
+    paper = "Foster et al. 2024"
+    deviations = (
+        "importances are means of squared gradients of single records, as the paper defines them, where its "
+        "public code squares those of batches"
+    )
+    spends = "one gradient of each record, no training"
+    use = "where there is no time to train; search `alpha`, which decides how many weights are hit"
 
     alpha: float = setting(
         10.0,
