@@ -89,7 +89,7 @@ def _broken(board: Board, mine: Sequence[Stage], plan: Plan, split: Split) -> li
     reasons: list[str] = []
     for stage in mine:
         ids = [control.ids for control in stage.controls]
-        class_wise, classes = bool(stage.forgotten_classes), len(split.classes)
+        class_wise, classes = stage.whole_classes_only, len(split.classes)
         reasons += checks.broken_controls(board, [stage.seed], stage.index, ids, stage.forgotten, class_wise, classes)
     return reasons
 

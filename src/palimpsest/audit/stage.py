@@ -63,6 +63,12 @@ class Stage:
         """Classes that are gone whole; with none, forgetting was by record."""
         return classes_gone(self.split.train, self.forgotten)
 
+    @cached_property
+    def whole_classes_only(self) -> bool:
+        """Whether every forgotten record is of a class that is gone whole."""
+        gone = self.split.train.only(sorted(self.forgotten)).targets.cpu().numpy()
+        return bool(np.isin(gone, self.forgotten_classes).all())
+
 
 def labels(plan: Plan) -> dict[str, Any]:
     """Label → unlearner; a method that appears twice gets a number."""

@@ -24,11 +24,11 @@ def section(numbers: Numbers) -> Section:
 
 
 def _methods(numbers: Numbers, request: int) -> Table:
-    retraining = _cost(numbers, "retrained", "", request)
+    retraining = cost_of(numbers, "retrained", "", request)
     rows = []
     subjects = [("original", ""), ("retrained", ""), *(("unlearned", label) for label in numbers.methods(request))]
     for target, label in subjects:
-        cost = _cost(numbers, target, label, request)
+        cost = cost_of(numbers, target, label, request)
         row = [Entry.of(subject(target, label))]
         for part in PARTS:
             value = cost.get(part, 0.0) / (2**20 if part == "peak_memory" else 1)
@@ -40,7 +40,7 @@ def _methods(numbers: Numbers, request: int) -> Table:
     return Table(("Model", *PARTS.values()), tuple(rows), f"Cost of making each model{after}", note, frozenset({0, 1}))
 
 
-def _cost(numbers: Numbers, target: str, label: str, request: int) -> Mapping[str, float]:
+def cost_of(numbers: Numbers, target: str, label: str, request: int) -> Mapping[str, float]:
     """Mean over seeds and replicas; the cells of one model all carry the same cost."""
     models = {
         (cell.seed, cell.replica): cell.cost

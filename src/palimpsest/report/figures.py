@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from palimpsest.report.wording import epsilon
@@ -29,7 +30,7 @@ INK, GRID, SIZE, WIDTH, HEIGHT, DPI = "#333333", "#e3e3e3", 9, 3.5, 2.7, 200
 
 @dataclass(frozen=True)
 class Line:
-    """A curve against ε: per point its measure, whose interval is drawn as a band."""
+    """A curve: per point its place on the x axis and its measure, whose interval is drawn as a band."""
 
     target: str
     points: tuple[tuple[float, Measure], ...]
@@ -47,25 +48,46 @@ class Rates:
 
 def against_epsilon(lines: Sequence[Line], *, image: bool, label: str = "forget accuracy") -> bytes:
     """Curves of shares against ε, each named at its end in its own colour."""
+    canvas, axes, last = _curves(lines, first=0.0)
+    ticks = sorted({point[0] for line in lines for point in line.points})
+    axes.set_xticks(ticks, [epsilon(tick, image).removesuffix("/255") for tick in ticks])
+    axes.set_ylim(-0.05, 1.05)
+    _percent(axes.set_yticks)
+    axes.set_xlabel("ε, of 255" if image else "ε", size=SIZE, color=INK, x=0.36)
+    axes.set_ylabel(label, size=SIZE, color=INK)
+    axes.spines["bottom"].set_bounds(0, last)
+    return _png(canvas)
+
+
+def against_requests(lines: Sequence[Line], *, label: str, share: bool) -> bytes:
+    """Curves against the number of requests granted, of shares or of other numbers from 0 on."""
+    top = 1.0 if share else max(point[1].value for line in lines for point in line.points) or 1.0
+    canvas, axes, last = _curves(lines, first=1.0, top=top)
+    axes.set_xticks([tick for tick in MaxNLocator(nbins=6, integer=True).tick_values(1, last) if 1 <= tick <= last])
+    axes.set_ylim(-0.05 * top, 1.05 * top)
+    if share:
+        _percent(axes.set_yticks)
+    axes.set_xlabel("requests", size=SIZE, color=INK, x=0.36)
+    axes.set_ylabel(label, size=SIZE, color=INK)
+    axes.spines["bottom"].set_bounds(1, last)
+    return _png(canvas)
+
+
+def _curves(lines: Sequence[Line], first: float, top: float = 1.0) -> tuple[Canvas, Axes, float]:
+    """Lines with their bands, each named at its end; room for the names on the right. Returns the last place on the x axis too."""
     canvas, axes = _axes()
     last = max(point[0] for line in lines for point in line.points)
-    ends = _apart([line.points[-1][1].value for line in lines])
+    wide = last - first or 1.0
+    ends = _apart([line.points[-1][1].value / top for line in lines])
     for line, end in zip(lines, ends, strict=True):
         colour, dashes, marker = LOOKS[line.target]
         x = [point[0] for point in line.points]
         measures = [point[1] for point in line.points]
         axes.fill_between(x, [m.low for m in measures], [m.high for m in measures], color=colour, alpha=0.15, lw=0)
         axes.plot(x, [m.value for m in measures], color=colour, ls=dashes, marker=marker, ms=4, lw=1.6)
-        axes.text(last * 1.05, end, line.target, color=colour, va="center", size=SIZE)
-    ticks = sorted({point[0] for line in lines for point in line.points})
-    axes.set_xticks(ticks, [epsilon(tick, image).removesuffix("/255") for tick in ticks])
-    axes.set_xlim(-0.03 * last, 1.42 * last)  # room for the names
-    axes.set_ylim(-0.05, 1.05)
-    axes.spines["bottom"].set_bounds(0, last)
-    _percent(axes.set_yticks)
-    axes.set_xlabel("ε, of 255" if image else "ε", size=SIZE, color=INK, x=0.36)
-    axes.set_ylabel(label, size=SIZE, color=INK)
-    return _png(canvas)
+        axes.text(last + 0.05 * wide, end * top, line.target, color=colour, va="center", size=SIZE)
+    axes.set_xlim(first - 0.03 * wide, last + 0.42 * wide)
+    return canvas, axes, last
 
 
 def roc_curves(curves: Sequence[Rates]) -> bytes:

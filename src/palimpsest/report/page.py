@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from palimpsest import record as records
-from palimpsest.report import about, attacks, costs, grid, verdicts
+from palimpsest.report import about, attacks, costs, grid, sequence, verdicts
 from palimpsest.report.blocks import Page, Paragraph, Section
 from palimpsest.report.numbers import Numbers
 from palimpsest.report.tables import accuracies
@@ -17,6 +17,7 @@ def compose(folder: Path) -> Page:
     sections = [
         verdicts.section(numbers),
         _accuracies(numbers),
+        sequence.section(numbers),
         *(attacks.section(numbers, attack) for attack in numbers.attacks),
         grid.section(numbers),
         about.verifiers(numbers),
