@@ -61,8 +61,13 @@ def check(made: Any, name: str) -> None:
             raise BadInput(label, got=value, expected="a number")
 
 
+def _types(hint: Any) -> set[Any]:
+    """Every type that a hint names, however deep: tuple, int and NoneType of `tuple[int, ...] | None`."""
+    return {typing.get_origin(hint) or hint}.union(*(_types(part) for part in typing.get_args(hint)))
+
+
 def _check_numbers(value: Any, hint: Any, bounds: Bounds, label: str) -> None:
-    types = {typing.get_origin(part) or part for part in (hint, *typing.get_args(hint))}
+    types = _types(hint)
     if value is None and type(None) in types:
         return
     whole, several = int in types and float not in types, tuple in types

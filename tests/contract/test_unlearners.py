@@ -193,6 +193,10 @@ OTHER: dict[tuple[str, str], Any] = {
     ("exact_unlearning_k", "momentum"): 0.5,
     ("exact_unlearning_k", "weight_decay"): 0.1,
     ("fisher", "samples"): 20,
+    ("features_and_labels", "features"): (27, 28, 35),
+    ("features_and_labels", "samples"): 20,
+    ("features_and_labels", "tolerance"): 0.5,
+    ("features_and_labels", "iterations"): 1,
     ("ssd", "samples"): 20,
     ("noisy_gradient_descent", "momentum"): 0.5,
 }
@@ -202,10 +206,13 @@ BASE: dict[tuple[str, str], dict[str, Any]] = {
     ("influence", "tolerance"): {"curvature": "ggn"},
     ("influence", "iterations"): {"curvature": "ggn"},
     ("fisher", "largest"): {"largest": 1e-3},
+    ("features_and_labels", "features"): {"replace": "features", "features": (27,)},
+    ("features_and_labels", "rate"): {"order": "first"},
+    ("features_and_labels", "curvature"): {"damping": 10.0},  # the exact Hessian is indefinite here
 }
 """Settings under which the field has anything to say."""
 
-REFUSED = {("influence", "iterations")}
+REFUSED = {("influence", "iterations"), ("features_and_labels", "iterations")}
 """Fields whose other value is read, and refused."""
 
 SAME_RESULT = {

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from palimpsest.learn.base import Trained
 from palimpsest.task import Classification
 from palimpsest.types import Batch, Examples
+from tests.unlearn.convex import optimum
 
 FEATURES, HIDDEN, CLASSES = 3, 4, 3
 
@@ -73,3 +74,17 @@ def digits_few(digits) -> Examples:
     """200 training digits in the order of their classes, 20 of each: the first 20 are class 0."""
     targets = digits.train.targets.numpy()
     return digits.train.take(np.concatenate([np.flatnonzero(targets == c)[:20] for c in range(10)]))
+
+
+@pytest.fixture(scope="session")
+def copies(digits) -> Examples:
+    """400 digits, of which the first ten come in sixteen copies each, so that forgetting k copies of all ten asks for the same
+    change k times over, and the order of the error can be read off."""
+    order = np.random.default_rng(0).permutation(len(digits.train))[:250]
+    chosen = digits.train.take(np.concatenate([np.tile(order[:10], 16), order[10:]]))
+    return Examples.of({"image": chosen.raw("image")}, chosen.targets, [f"r{i}" for i in range(len(chosen))])
+
+
+@pytest.fixture(scope="session")
+def convex(copies, digits_task) -> tuple[Trained, Examples]:
+    return Trained(optimum(digits_task, copies), digits_task, copies.ids), copies

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from palimpsest.learn.base import Trained
 from palimpsest.learn.plain import Plain
@@ -15,40 +13,11 @@ from palimpsest.learn.recipe import Recipe
 from palimpsest.models.convnet import ConvNet
 from palimpsest.models.linear import Linear
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
 from palimpsest.types import Examples
 from palimpsest.unlearn.influence import Influence
 from palimpsest.unlearn.retrain import Retrain
 from palimpsest.unlearn.single_gradient import SingleGradient
-
-DECAY = 0.01
-
-
-def weights_of(model: nn.Module) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
-
-
-def optimum(task: Classification, records: Examples) -> nn.Module:
-    """L2-regularised softmax regression, solved to convergence in float64."""
-    model = Linear().build(task, Rng(0)).double()
-    batch = records.batch()
-    inputs, targets = batch.inputs["image"].double(), batch.targets
-    solver = torch.optim.LBFGS(
-        model.parameters(), max_iter=3000, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        solver.zero_grad()
-        logits = model(inputs)
-        loss = (logits.logsumexp(1) - logits[torch.arange(len(targets)), targets]).mean()
-        loss = loss + DECAY / 2 * sum(parameter.square().sum() for parameter in model.parameters())
-        loss.backward()
-        return loss
-
-    solver.step(closure)
-    closure()
-    assert max(float(parameter.grad.abs().max()) for parameter in model.parameters()) < 1e-8, "not converged"
-    return model.eval()
+from tests.unlearn.convex import DECAY, optimum, order_of, weights_of
 
 
 def newton(trained: Trained, records: Examples, count: int, **settings) -> tuple[float, float]:
@@ -61,21 +30,12 @@ def newton(trained: Trained, records: Examples, count: int, **settings) -> tuple
     return float((weights_of(result.model) - goal).norm()), nothing
 
 
-@pytest.fixture(scope="module")
-def convex(digits, digits_task) -> tuple[Trained, Examples]:
-    """The first ten records come in sixteen copies each, so that forgetting k copies of all ten asks for the same change k times
-    over, and the order of the error can be read off."""
-    order = np.random.default_rng(0).permutation(len(digits.train))[:250]
-    chosen = digits.train.take(np.concatenate([np.tile(order[:10], 16), order[10:]]))
-    records = Examples.of({"image": chosen.raw("image")}, chosen.targets, [f"r{i}" for i in range(len(chosen))])
-    return Trained(optimum(digits_task, records), digits_task, records.ids), records
-
-
 def test_exact_influence_approaches_retraining_with_the_square_of_the_forgotten_share(convex) -> None:
     trained, records = convex
-    errors, nothing = zip(*(newton(trained, records, count) for count in (10, 20, 40)), strict=True)
+    counts = (10, 20, 40)
+    errors, nothing = zip(*(newton(trained, records, count) for count in counts), strict=True)
     assert errors[0] < 0.02 * nothing[0]
-    order, still = (np.log2(values[2] / values[0]) / 2 for values in (errors, nothing))
+    order, still = (order_of(values, counts) for values in (errors, nothing))
     assert 1.9 < order < 2.3, f"error ~ count^{order:.2f}"
     assert still < 1.2, f"doing nothing ~ count^{still:.2f}"
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from palimpsest.errors import BadInput
 from palimpsest.learn.loop import Meter
+from palimpsest.rng import Rng
 from palimpsest.task import Task
 from palimpsest.types import Batch, Examples
 from palimpsest.unlearn._per_record import Gradients, Losses, by_layers, by_vmap, one_by_one
@@ -99,6 +100,16 @@ class Curvature:
             self.meter.count(2 * len(batch), 2)
         return total / len(records)
 
+    def solve(
+        self, kind: Kind, records: Examples, vector: Tensor, *, damping: float, tolerance: float, iterations: int
+    ) -> Tensor:
+        """(C + damping·I)⁻¹·vector by conjugate gradients, shape (p,); raises BadInput as those do."""
+
+        def product(of: Tensor) -> Tensor:
+            return self.product(kind, records, of) + damping * of
+
+        return conjugate_gradients(product, vector, tolerance=tolerance, iterations=iterations)
+
     def _hessian(self, batch: Batch, parts: list[Tensor]) -> tuple[Tensor, ...]:
         slopes = self._gradients(self.losses(batch.inputs, batch.targets).sum(), create_graph=True)
         along = torch.stack([(slope * part).sum() for slope, part in zip(slopes, parts, strict=True)]).sum()
@@ -153,6 +164,20 @@ class Curvature:
     def _parts(self, vector: Tensor) -> list[Tensor]:
         pieces = torch.split(vector, [parameter.numel() for parameter in self.parameters])
         return [piece.view(parameter.shape) for piece, parameter in zip(pieces, self.parameters, strict=True)]
+
+
+def drawn(records: Examples, count: int | None, rng: Rng) -> Examples:
+    """So many of the records, drawn at random without replacement; all of them, in order, for None."""
+    return records if count is None else records.take(torch.randperm(len(records), generator=rng.torch())[:count])
+
+
+def shift(model: nn.Module, step: Tensor) -> None:
+    """θ ← θ + step, in place; step has shape (p,) and may be of another dtype than the model."""
+    parameters = list(model.parameters())
+    pieces = torch.split(step, [parameter.numel() for parameter in parameters])
+    with torch.no_grad():
+        for parameter, part in zip(parameters, pieces, strict=True):
+            parameter.add_(part.view(parameter.shape).to(parameter.dtype))
 
 
 def woodbury(gradients: Gradients, vector: Tensor, damping: float) -> Tensor:

@@ -14,7 +14,7 @@ from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
-from palimpsest.unlearn.curvature import Curvature
+from palimpsest.unlearn.curvature import Curvature, drawn
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,7 @@ class Fisher(Unlearner):
     ) -> None:
         model.eval()
         curvature = Curvature(model, trained.task, meter)
-        chosen = retain
-        if self.samples is not None:
-            order = torch.randperm(len(retain), generator=rng.child("importances").torch())
-            chosen = retain.take(order[: self.samples])
+        chosen = drawn(retain, self.samples, rng.child("importances"))
         if self.labels == "posterior":
             importances = curvature.expected_importances(chosen, trained.task.classes, vectorised=self.vectorised)
         else:

@@ -16,7 +16,7 @@ from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
-from palimpsest.unlearn.curvature import Curvature, conjugate_gradients, published_woodfisher, woodbury
+from palimpsest.unlearn.curvature import Curvature, published_woodfisher, shift, woodbury
 
 PART = 64  # records whose gradients the published solver holds at once
 
@@ -99,12 +99,7 @@ class Influence(Unlearner):
         gone, kept = len(forget), len(retain)
         direction = curvature.gradient_sum(forget) / (gone + kept)
         direction -= curvature.gradient_sum(retain) * (gone / ((gone + kept) * kept))
-        step = self.alpha * self.solve(curvature, retain, direction, rng)
-        parameters = list(model.parameters())
-        pieces = torch.split(step, [parameter.numel() for parameter in parameters])
-        with torch.no_grad():
-            for parameter, part in zip(parameters, pieces, strict=True):
-                parameter.add_(part.view(parameter.shape).to(parameter.dtype))
+        shift(model, self.alpha * self.solve(curvature, retain, direction, rng))
 
     def solve(self, curvature: Curvature, retain: Examples, direction: Tensor, rng: Rng) -> Tensor:
         """(C + λI)⁻¹·direction, shape (p,); C from retain records drawn from `rng`."""
@@ -122,8 +117,11 @@ class Influence(Unlearner):
         if self.curvature == "fisher" and room:
             gradients = curvature.gradients(chosen, vectorised=self.vectorised)
             return woodbury(gradients, direction, self.damping)
-
-        def product(vector: Tensor) -> Tensor:
-            return curvature.product(self.curvature, chosen, vector) + self.damping * vector
-
-        return conjugate_gradients(product, direction, tolerance=self.tolerance, iterations=self.iterations)
+        return curvature.solve(
+            self.curvature,
+            chosen,
+            direction,
+            damping=self.damping,
+            tolerance=self.tolerance,
+            iterations=self.iterations,
+        )

@@ -13,7 +13,7 @@ from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
-from palimpsest.unlearn.curvature import Curvature
+from palimpsest.unlearn.curvature import Curvature, drawn
 
 
 @dataclass(frozen=True)
@@ -73,5 +73,5 @@ class SelectiveSynapticDampening(Unlearner):
         if self.samples is None or self.samples >= total:
             kept = curvature.importances(retain, vectorised=self.vectorised)
             return (len(forget) * gone + len(retain) * kept) / total
-        order = torch.randperm(total, generator=rng.child("importances").torch())[: self.samples]
-        return curvature.importances(Examples.joined([forget, retain]).take(order), vectorised=self.vectorised)
+        chosen = drawn(Examples.joined([forget, retain]), self.samples, rng.child("importances"))
+        return curvature.importances(chosen, vectorised=self.vectorised)
