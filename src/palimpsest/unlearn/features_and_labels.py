@@ -47,6 +47,13 @@ class FeaturesAndLabels(Unlearner):
 
     aliases = ("Warnecke", "unlearning of features and labels")
     about = "one closed-form step that takes records, their labels or some of their features back"
+    paper = "Warnecke et al. 2023"
+    deviations = "details reconstructed; ggn by default, as the exact Hessian of a network is indefinite"
+    spends = (
+        "one gradient of the affected records, and for the second order up to `iterations` products with the "
+        "curvature of `samples` records"
+    )
+    use = "where records stay but a feature or a label of theirs has to go; near a convex optimum"
 
     order: Literal["first", "second"] = setting(
         "second", "a gradient step of length `rate`, or a solve with the curvature", source="the paper has both"
