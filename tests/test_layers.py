@@ -29,7 +29,7 @@ ORDER = (
     ("pipeline",),
     ("presets",),
     ("options",),
-    ("steps", "purge"),
+    ("steps", "purge", "tuning"),
     ("contract",),
     ("studies",),
     ("cli", "service"),

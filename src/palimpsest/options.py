@@ -134,6 +134,7 @@ def make_plan(
         device=usable_device(device),
         threads=chosen.threads,
         scale=chosen.scale or "custom",
+        tuned=chosen.tuned,
     )
 
 

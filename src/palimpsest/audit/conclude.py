@@ -62,7 +62,11 @@ def conclude(
         requests=_requests(stages),
         seeds=list(plan.seeds),
         redacted=redacted,
-        settings={"policy": plain(vars(plan.policy)), "controls": plan.controls},
+        settings={
+            "policy": plain(vars(plan.policy)),
+            "controls": plan.controls,
+            **({"tuned": dict(plan.tuned)} if plan.tuned else {}),
+        },
         cells=board.cells,
         comparisons=comparisons,
         verdicts=verdicts,

@@ -47,6 +47,7 @@ class Plan:
     """Data, model, what to forget and how, what to attack with, over which seeds.
 
     forget: selections, in the order of the requests. controls: retrained models per seed. threads: None leaves torch's own number.
+    tuned: how the methods' settings were found (`tuning.Tuned.told` by method), for the record.
     """
 
     data: Dataset
@@ -64,7 +65,7 @@ class Plan:
     device: str = "cpu"
     threads: int | None = None
     scale: str = "custom"
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    tuned: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):

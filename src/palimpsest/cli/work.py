@@ -195,3 +195,42 @@ def unlearn(
     words.say(
         f"{spent.seconds:.1f} s, {spent.gradient_evaluations:,} gradient evaluations, {len(trained.ids)} records left: {out}"
     )
+
+
+def tune(
+    data: words.Data = None,
+    limit: words.Limit = None,
+    model: words.Model = None,
+    forget: words.Forget = None,
+    unlearn: Annotated[str | None, typer.Option(metavar="A,B", help="Unlearning methods.")] = None,
+    trials: Annotated[int, typer.Option(metavar="N", help="Settings tried of each method.")] = 20,
+    tuning_seeds: Annotated[int, typer.Option(metavar="N", help="Seeds that each setting is tried on.")] = 2,
+    share: Annotated[float, typer.Option(help="Most that one run may cost, as a share of training.")] = 0.2,
+    learner: words.Learner = None,
+    recipe: words.Recipe = None,
+    settings: words.SettingsFile = None,
+    sets: words.Set = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Settings file to write.")] = Path("tuned.json"),
+    store: words.StoreFolder = words.STORE,
+    device: words.Device = "cpu",
+    threads: words.Threads = None,
+) -> None:
+    """Search settings for every method under one budget, on seeds, forget sets and records that no audit reports; write them as
+    a file for `palimpsest audit --settings`."""
+    from palimpsest import tuning
+    from palimpsest.options import make_plan, reader
+    from palimpsest.store import Store
+
+    if out.suffix != ".json" or out.is_dir():
+        raise BadInput("--out", got=str(out), expected="a file name that ends in .json")
+    given = {"data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "forget": forget,
+             "unlearn": unlearn, "threads": threads}  # fmt: skip
+    chosen, asked = words.choose(given, settings, sets, preset="digits")
+    read = reader(chosen)
+    plan = make_plan(chosen, read, asked=asked, device=device)
+    with words.progress():
+        found = tuning.tune(
+            plan, Store(store), trials=trials, seeds=tuning_seeds, share=share, split=read(), say=words.say
+        )
+    tuning.write(out, chosen, plan, found, seeds=tuning_seeds, share=share)
+    words.say(f"settings  {out}; next: palimpsest audit --settings {out}")

@@ -21,13 +21,17 @@ from palimpsest.errors import BadInput, UnknownName
 Settings = dict[str, dict[str, Any]]
 
 
+SUBJECT = frozenset({"data", "limit", "model", "learner", "recipe", "forget"})
+"""What settings are tuned for."""
+
+
 class Choices(BaseModel):
     """Everything is optional; what is left out is filled in by `options.plan`.
 
     data, model, learner, unlearn, attack, verify: names as `palimpsest list` shows them, or `my_module:MyClass`. limit: at most
     this many training records. recipe: fields of the recipe. forget: selections, one request each, in order. seeds: how
     many, counted from 0. controls: retrained models per seed. threads: of torch; none: its own choice. settings: name of a part →
-    its fields. about, scale: what a preset says of itself.
+    its fields. about, scale: what a preset says of itself. tuned: what `palimpsest tune` says of how it found the settings.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -47,11 +51,13 @@ class Choices(BaseModel):
     controls: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
     settings: Settings = {}
+    tuned: dict[str, Any] = {}
 
     def over(self, base: Choices) -> Choices:
         """These choices where they are made, the base's where they are not; settings are merged field by field.
 
-        What a preset calls its scale holds only as long as nothing of it is changed.
+        What a preset calls its scale holds only as long as nothing of it is changed, and what was tuned only for the same data,
+        model and kind of request.
         """
         mine = {
             name: getattr(self, name) for name in self.model_fields_set if getattr(self, name) not in (None, {}, "")
@@ -63,6 +69,8 @@ class Choices(BaseModel):
             settings[name] = {**settings.get(name, {}), **fields}
         recipe = {**base.recipe, **self.recipe}
         changes = {"scale": "", **mine, "settings": settings, "recipe": recipe}
+        if SUBJECT & mine.keys():
+            changes["tuned"] = {}
         return base.model_copy(update=changes)
 
 

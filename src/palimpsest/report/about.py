@@ -73,7 +73,7 @@ def methods(numbers: Numbers) -> Section:
         "Model": _facts(record.model),
         "Learner": _facts(record.learner),
         "Recipe": _facts(record.recipe, leave={"name"}) if record.recipe else "none: the weights came from elsewhere",
-        "Audit": settings(record.settings),
+        "Audit": settings({key: value for key, value in record.settings.items() if key != "tuned"}),
         "Hardware": _facts(record.hardware),
         "Versions": ", ".join(f"{name} {version}" for name, version in record.versions.items()),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from palimpsest import record as records
-from palimpsest.report import about, attacks, costs, grid, sequence, verdicts
+from palimpsest.report import about, attacks, costs, grid, sequence, tuned, verdicts
 from palimpsest.report.blocks import Page, Paragraph, Section
 from palimpsest.report.numbers import Numbers
 from palimpsest.report.tables import accuracies
@@ -22,6 +22,7 @@ def compose(folder: Path) -> Page:
         grid.section(numbers),
         about.verifiers(numbers),
         costs.section(numbers),
+        tuned.section(numbers),
         about.failed(numbers),
         about.warnings(numbers),
         about.methods(numbers),

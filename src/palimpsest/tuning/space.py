@@ -1,0 +1,47 @@
+"""What may be tried of a method: the fields that declare a range, and the passes that the budget allows."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from palimpsest.learn.recipe import Recipe
+from palimpsest.unlearn.base import Unlearner
+
+
+@dataclass(frozen=True)
+class Space:
+    """ranges: field → lowest and highest value, tried on a logarithmic scale. epochs: most passes; 0 where the method has none."""
+
+    ranges: dict[str, tuple[float, float]]
+    epochs: int
+
+    @staticmethod
+    def of(unlearner: Unlearner, recipe: Recipe, share: float) -> Space:
+        fields = {entry.name: entry for entry in dataclasses.fields(unlearner)}
+        ranges = {name: entry.metadata["search"] for name, entry in fields.items() if entry.metadata.get("search")}
+        return Space(ranges, max(1, int(share * recipe.epochs)) if "epochs" in fields else 0)
+
+    def __bool__(self) -> bool:
+        return bool(self.ranges)
+
+    def start(self, unlearner: Unlearner) -> dict[str, Any]:
+        """The method's own settings as far as the space and its budget allow: what the first trial tries."""
+        found: dict[str, Any] = {}
+        for name, (low, high) in self.ranges.items():
+            value = getattr(unlearner, name)
+            if value is not None:
+                found[name] = min(max(float(value), low), high)
+        if self.epochs:
+            found["epochs"] = min(int(getattr(unlearner, "epochs") or self.epochs), self.epochs)  # noqa: B009
+        return found
+
+    def suggest(self, trial: Any) -> dict[str, Any]:
+        """One more setting, by an Optuna trial."""
+        found: dict[str, Any] = {
+            name: trial.suggest_float(name, low, high, log=True) for name, (low, high) in self.ranges.items()
+        }
+        if self.epochs:
+            found["epochs"] = trial.suggest_int("epochs", 1, self.epochs)
+        return found

@@ -1,0 +1,153 @@
+"""Tuning: one budget for all, other seeds and records than those reported, stopped and resumed to the same settings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from palimpsest import tuning
+from palimpsest.audit.stage import chosen_requests
+from palimpsest.audit.workshop import Workshop
+from palimpsest.data.digits import Digits
+from palimpsest.errors import BadInput
+from palimpsest.options import make_plan
+from palimpsest.pipeline import audit
+from palimpsest.presets import choices, read
+from palimpsest.store import Store
+from palimpsest.task import Classification
+from palimpsest.tuning.arena import Arena, elsewhere, for_tuning
+from palimpsest.tuning.space import Space
+from palimpsest.unlearn.exact_unlearning_k import ExactUnlearningK
+from palimpsest.unlearn.finetune import Finetune
+from palimpsest.unlearn.fisher import Fisher
+from palimpsest.unlearn.retrain import Retrain
+from palimpsest.unlearn.salun import SalUn
+from tests.audit.small import plan
+
+RECIPE_EPOCHS = 3
+
+
+@pytest.fixture
+def small_plan():
+    torch.set_num_threads(1)
+    return plan(unlearners=(Finetune(batch_size=64), SalUn(batch_size=64)), controls=1)
+
+
+def test_the_space_is_what_the_fields_declare_within_the_budget() -> None:
+    recipe = plan().recipe
+    space = Space.of(Finetune(epochs=50, lr=7.0), replace(recipe, epochs=20), 0.2)
+    assert space == Space({"lr": (1e-3, 0.3)}, 4)
+    assert space.start(Finetune(epochs=50, lr=7.0)) == {"lr": 0.3, "epochs": 4}
+    assert not Space.of(Retrain(), recipe, 0.2)
+
+
+def test_tuning_never_meets_what_is_reported() -> None:
+    """Other random records for each reported seed; another class for a class; validation records in place of test records."""
+    split = Digits(limit=300).load()
+    task = Classification.of(split)
+    for forget in ("random=20", "class=0", "class=1,2"):
+        asked = plan(forget=(forget,), seeds=(0, 1, 2))
+        reported = {name for seed in asked.seeds for r in chosen_requests(asked, split, task, seed) for name in r.ids}
+        found = [elsewhere(asked, split, task, seed) for seed in (1000, 1001)]
+        assert all(reported.isdisjoint(request.ids.tolist()) for request in found)
+        if forget == "random=20":
+            assert [len(request) for request in found] == [20, 20]
+            assert found[0].ids.tolist() != found[1].ids.tolist()
+        else:
+            targets = split.train.only(found[0].ids.tolist()).targets.numpy()
+            assert len(found[0]) == sum((split.train.targets.numpy() == c).sum() for c in np.unique(targets)), "whole"
+            assert len(np.unique(targets)) == forget.count(",") + 1
+    aside = for_tuning(split)
+    assert not set(aside.test.ids) & set(split.test.ids)
+    assert aside.fingerprint != split.fingerprint
+
+
+def test_too_few_records_are_left_to_tune_on() -> None:
+    split = Digits(limit=300).load()
+    with pytest.raises(BadInput, match="no reported seed forgets"):
+        elsewhere(plan(forget=("random=0.7",)), split, Classification.of(split), 1000)
+
+
+def test_every_method_has_the_same_trials_within_the_budget(small_plan, tmp_path: Path) -> None:
+    found = tuning.tune(small_plan, Store(tmp_path), trials=4, seeds=1, share=0.4)
+    assert [(tuned.label, len(tuned.trials)) for tuned in found] == [("finetune", 4), ("salun", 4)]
+    assert found[0].trials[0].settings == {"lr": 0.01, "epochs": 1}, "the first trial is the method's own"
+    for tuned in found:
+        assert tuned.best.total == min(tried.total for tried in tuned.trials)
+        assert set(tuned.best.gap) == {*tuning.arena.PARTS}
+
+
+def test_a_stopped_run_goes_on_to_the_same_settings(
+    small_plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"trials": 3, "seeds": 1, "share": 0.4}
+    whole = tuning.tune(small_plan, Store(tmp_path / "whole"), **options)
+    made, real = [], Arena.unlearned
+
+    def dying(self, unlearner):
+        made.append(unlearner)
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        return real(self, unlearner)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Arena, "unlearned", dying)
+        with pytest.raises(KeyboardInterrupt):
+            tuning.tune(small_plan, Store(tmp_path / "stopped"), **options)
+    kept, keep = [], Workshop._keep
+    monkeypatch.setattr(Workshop, "_keep", lambda self, spec, *rest: kept.append(spec) or keep(self, spec, *rest))
+    again = tuning.tune(small_plan, Store(tmp_path / "stopped"), **options)
+    assert [tuned.told() for tuned in again] == [tuned.told() for tuned in whole]
+    assert len(kept) == 3, "those of the first three trials, the original and the control were there"
+
+
+def test_a_run_beyond_the_budget_and_a_failed_one_have_reasons_and_no_number(tmp_path: Path) -> None:
+    asked = plan(unlearners=(SalUn(batch_size=64), Finetune(batch_size=64, momentum=0.99)), controls=1)
+    found = tuning.tune(asked, Store(tmp_path), trials=1, seeds=1, share=0.2)
+    assert "allowed" in found[0].trials[0].reason
+    assert found[0].best is None
+    assert found[0].told()["tuned"] == {}
+
+
+def test_samples_shrink_to_the_budget(tmp_path: Path) -> None:
+    (tuned,) = tuning.tune(plan(unlearners=(Fisher(),), controls=1), Store(tmp_path), trials=1, seeds=1, share=0.2)
+    assert tuned.best.settings["samples"] < 20
+
+
+def test_the_file_is_what_an_audit_takes(tmp_path: Path) -> None:
+    words = choices(
+        {
+            "data": "digits", "limit": 300, "model": "convnet", "recipe": {"epochs": 3, "batch_size": 64},
+            "forget": ["class=0"], "unlearn": ["finetune", "exact_unlearning_k"], "attack": ["confidence_membership"],
+            "verify": [], "seeds": 1, "controls": 1, "threads": 1, "settings": {"convnet": {"width": 2}},
+        }
+    )  # fmt: skip
+    asked, store = make_plan(words), Store(tmp_path / "store")
+    found = tuning.tune(asked, store, trials=2, seeds=1, share=0.34)
+    out = tmp_path / "new" / "tuned.json"
+    tuning.write(out, words, asked, found, seeds=1, share=0.34)
+    chosen = read(str(out))
+    again = make_plan(chosen)
+    assert again.unlearners[0] == replace(Finetune(), **found[0].best.settings)
+    assert again.unlearners[2] == ExactUnlearningK(), "EU-k's full schedule as a row of its own"
+    record = audit(again, store, tmp_path / "out")
+    assert set(record.settings["tuned"]) == {"finetune", "exact_unlearning_k"}
+    assert "Default against tuned" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert json.loads(out.read_text(encoding="utf-8"))["tuned"]["finetune"]["trials"] == 2
+    assert choices({"forget": ["class=1"]}).over(chosen).tuned == {}, "tuned for another request"
+
+
+@pytest.mark.parametrize("changes", [{"trials": 0}, {"seeds": 0}, {"share": 0.0}, {"share": float("nan")}])
+def test_refused(changes: dict[str, float], tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=next(iter(changes))):
+        tuning.tune(plan(), Store(tmp_path), **changes)
+
+
+def test_nothing_to_search(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="a range to search"):
+        tuning.tune(plan(unlearners=(Retrain(),)), Store(tmp_path))
