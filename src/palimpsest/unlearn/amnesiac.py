@@ -20,16 +20,17 @@ from palimpsest.unlearn.base import Unlearner, train_mode
 
 @dataclass(frozen=True)
 class Amnesiac(Unlearner):
-    """θ_u = θ − Σ_s (θ_{s+1} − θ_s) over the recorded steps s whose batch held a forgotten record; then, where wanted, a repair by
-    plain SGD on the retain set (Graves, Nagisetty & Ganesh 2021; after the paper, details reconstructed).
+    """θ_u = θ − Σ_s (θ_{s+1} − θ_s) over the recorded steps s whose batch held a forgotten record; then, where wanted, a
+    repair by plain SGD on the retain set (Graves, Nagisetty & Ganesh 2021; after the paper, details reconstructed).
 
-    What a batch did goes whole, the part of its other records too, so with many forgotten records little of the training is
-    left: where every batch held one, the result is the initial weights, and a repair is training anew. The updates that came later
-    were computed at weights in which the forgotten records had a part, and with momentum they still hold part of the updates that
-    go: neither is undone. Batch norm's running statistics stay as they are, but for what a repair does to them. Guarantees nothing.
+    What a batch did goes whole, the part of its other records too, so with many forgotten records little of the training
+    is left: where every batch held one, the result is the initial weights, and a repair is training anew. The updates that
+    came later were computed at weights in which the forgotten records had a part, and with momentum they hold part of the
+    updates that go: neither is undone. Batch norm's running statistics stay as they are, but for what a repair does to
+    them. Guarantees nothing.
 
-    The updates taken back leave the record, so none is taken back twice, and what a repair does enters it, so that a later request
-    takes it back too.
+    The updates taken back leave the record, so none is taken back twice, and what a repair does enters it, so that a later
+    request takes it back too.
     """
 
     needs = "recorded"
