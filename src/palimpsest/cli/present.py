@@ -91,6 +91,7 @@ def page(name: str) -> RenderableType:
         ("paper", getattr(cls, "paper", "")),
         ("guarantee", getattr(cls, "guarantee", "")),
         ("needs the learner", getattr(cls, "needs", "")),
+        ("needs of the recipe", ", ".join(f"{key}={value}" for key, value in getattr(cls, "needs_recipe", {}).items())),
         ("primary measure", getattr(cls, "primary", "")),
     ):
         if value:
