@@ -35,6 +35,7 @@ def section(name: str, cls: type) -> str:
             cls.guarantee, "none"
         ),
         "Needs the learner": f"`{cls.needs}`" if cls.needs else "",
+        "Needs of the recipe": ", ".join(f"{key}={value}" for key, value in cls.needs_recipe.items()),
         "Deviations": cls.deviations or "none known",
         "Cost": cls.spends,
         "When": cls.use,

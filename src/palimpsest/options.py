@@ -118,6 +118,7 @@ def make_plan(
         if unlearner.needs and unlearner.needs != catalog.name_of(made.learner):
             got, do = f"learner {catalog.name_of(made.learner)}", f"pass --learner {unlearner.needs}"
             raise BadInput(catalog.name_of(unlearner), got=got, expected=f"learner {unlearner.needs}", do=do)
+        unlearner.check_recipe(made.recipe)
     return Plan(
         data=made.data,
         model=made.model,

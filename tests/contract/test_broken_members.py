@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +15,10 @@ from palimpsest import contract
 from palimpsest.attack.base import Guess
 from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
 from palimpsest.data.digits import Digits
-from palimpsest.learn.base import Trained
+from palimpsest.learn._trajectory import Recorder
+from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.plain import Plain
+from palimpsest.learn.recorded import Recorded
 from palimpsest.models.linear import Linear
 from palimpsest.types import Examples, Measure, Scores, Split
 from palimpsest.unlearn.base import Unlearner
@@ -182,14 +185,24 @@ class Forgetful(Plain):
         super().learn(model, *args, checkpoint=checkpoint, **named)
 
 
+class HalfRecorded(Recorded):
+    """Its record begins where the run went on after a stop."""
+
+    def learn(self, *args: Any, **named: Any) -> Mapping[str, Tensor]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Recorder, "restore", lambda *_: None)
+            return super().learn(*args, **named)
+
+
 @pytest.mark.parametrize(
     ("learner", "caught_by"),
     [
+        (HalfRecorded(), {"resumes to the same weights"}),
         (Noisy(), {"same seed, same weights", "resumes to the same weights"}),
         (Forgetful(), {"resumes to the same weights"}),
     ],
 )
-def test_a_learner(learner: Plain, caught_by: set[str]) -> None:
+def test_a_learner(learner: Learner, caught_by: set[str]) -> None:
     assert failing("learners", learner) == caught_by
 
 

@@ -18,6 +18,7 @@ from palimpsest.errors import BadInput, UnknownName
 from palimpsest.learn.base import Trained
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.convnet import ConvNet
+from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
@@ -45,21 +46,23 @@ def retain(records, forget) -> Examples:
 
 
 @pytest.fixture(scope="module")
-def trained_by(records, digits_task) -> typing.Callable[[str], Trained]:
-    """The same small model for every learner that an unlearner may need."""
+def trained_for(records, digits_task) -> typing.Callable[[type[Unlearner]], Trained]:
+    """A small model for every method, the same for all that need no other learner, recipe or kind of model."""
     made: dict[str, Trained] = {}
 
-    def train(learner: str) -> Trained:
-        if learner not in made:
-            recipe = Recipe(epochs=3, batch_size=50)
-            fit = catalog.make("learners", learner).fit
-            made[learner] = fit(digits_task, records, recipe, ConvNet(width=2), rng=Rng(0))
-        return made[learner]
+    def train(method: type[Unlearner]) -> Trained:
+        learner = method.needs or "plain"
+        key = f"{learner} {method.needs_recipe} {method.mixes}"
+        if key not in made:
+            recipe = Recipe(**{"epochs": 3, "batch_size": 50, **method.needs_recipe})
+            factory = ConvNet(width=2) if method.mixes else Mlp(width=16, layers=2)
+            made[key] = catalog.make("learners", learner).fit(digits_task, records, recipe, factory, rng=Rng(0))
+        return made[key]
 
     return train
 
 
-BITES = {"ssd": {"alpha": 0.5}}
+BITES = {"ssd": {"alpha": 0.5}, "amnesiac": {"repair_epochs": 1}, "deltagrad": {"burn_in": 4, "period": 3}}
 """Settings under which a method does anything to the small model here, where its defaults do not."""
 
 
@@ -68,8 +71,8 @@ def ready(name: str) -> Unlearner:
 
 
 @pytest.fixture
-def trained(name, trained_by, digits) -> Trained:
-    return dataclasses.replace(trained_by(MEMBERS[name].needs or "plain"), validation=digits.validation)
+def trained(name, trained_for, digits) -> Trained:
+    return dataclasses.replace(trained_for(MEMBERS[name]), validation=digits.validation)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -199,6 +202,7 @@ OTHER: dict[tuple[str, str], Any] = {
     ("features_and_labels", "iterations"): 1,
     ("ssd", "samples"): 20,
     ("noisy_gradient_descent", "momentum"): 0.5,
+    ("amnesiac", "repair_epochs"): 2,
 }
 """The other value to try, where "twice, one more, the other one" will not do."""
 
@@ -270,34 +274,34 @@ def flat(model: nn.Module) -> Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
 
-def test_the_test_of_fields_can_fail(trained_by, retain, forget) -> None:
+def test_the_test_of_fields_can_fail(trained_for, retain, forget) -> None:
     """A method with a setting that nobody reads is caught."""
 
     @dataclasses.dataclass(frozen=True)
     class Deaf(MEMBERS["finetune"]):  # type: ignore[misc]
         unread: float = catalog.setting(1.0, "read by nobody", source="a mistake")
 
-    trained = trained_by("plain")
+    trained = trained_for(Unlearner)
     one, two = (Deaf(unread=value, epochs=1).unlearn(trained, retain, forget, rng=Rng(1)) for value in (1.0, 2.0))
     assert same(state(one.model), state(two.model))
 
 
-def test_state_leaks_from_one_method_to_the_next(trained_by, retain, forget) -> None:
+def test_state_leaks_from_one_method_to_the_next(trained_for, retain, forget) -> None:
     """All methods in a row from one model, then in the other order: each gives what it gives alone."""
     results: dict[str, list[dict[str, Tensor]]] = {name: [] for name in MEMBERS}
     for order in (sorted(MEMBERS), sorted(MEMBERS, reverse=True)):
         for name in order:
-            trained = trained_by(MEMBERS[name].needs or "plain")
+            trained = trained_for(MEMBERS[name])
             results[name].append(state(ready(name).unlearn(trained, retain, forget, rng=Rng(1)).model))
     assert all(same(first, second) for first, second in results.values())
 
 
-def test_weights_that_are_not_finite_are_an_error_not_a_score(trained_by, retain, forget) -> None:
+def test_weights_that_are_not_finite_are_an_error_not_a_score(trained_for, retain, forget) -> None:
     with pytest.raises(BadInput, match="not finite"):
-        MEMBERS["gradient_ascent"](lr=1e30).unlearn(trained_by("plain"), retain, forget, rng=Rng(1))
+        MEMBERS["gradient_ascent"](lr=1e30).unlearn(trained_for(Unlearner), retain, forget, rng=Rng(1))
 
 
-def test_a_copy_of_the_model_is_what_changes(trained_by, retain, forget) -> None:
+def test_a_copy_of_the_model_is_what_changes(trained_for, retain, forget) -> None:
     """The contract holds for a careless method too: the base hands out a copy."""
 
     @dataclasses.dataclass(frozen=True)
@@ -306,7 +310,7 @@ def test_a_copy_of_the_model_is_what_changes(trained_by, retain, forget) -> None
             for parameter in model.parameters():
                 parameter.data.zero_()
 
-    trained = trained_by("plain")
+    trained = trained_for(Unlearner)
     before = copy.deepcopy(state(trained.model))
     result = Careless().unlearn(trained, retain, forget, rng=Rng(1))
     assert same(before, state(trained.model))

@@ -94,6 +94,7 @@ def page(name: str) -> RenderableType:
         ("deviations", getattr(cls, "deviations", "")),
         ("cost", getattr(cls, "spends", "")),
         ("when", getattr(cls, "use", "")),
+        ("needs of the recipe", ", ".join(f"{key}={value}" for key, value in getattr(cls, "needs_recipe", {}).items())),
         ("primary measure", getattr(cls, "primary", "")),
     ):
         if value:

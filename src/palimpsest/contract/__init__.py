@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from palimpsest import catalog
@@ -20,6 +20,7 @@ from palimpsest.contract.makers import MAKERS
 from palimpsest.errors import BadInput, UnknownName
 from palimpsest.learn.plain import Plain
 from palimpsest.models.base import factory
+from palimpsest.models.mlp import Mlp
 
 CONTRACTS: Mapping[str, Mapping[str, Check]] = {**MAKERS, **JUDGES}
 
@@ -69,8 +70,7 @@ def member(target: str, settings: Mapping[str, Any] | None = None) -> tuple[str,
 
 def run(kind: str, subject: Any, bench: Bench | None = None) -> Iterator[Outcome]:
     """Every check that applies to this member, in order; a failing one does not stop the next. `skipped` says which do not."""
-    needs = getattr(subject, "needs", "")
-    bench = bench or Bench(learner=catalog.make("learners", needs) if needs else Plain())
+    bench = bench or _bench(subject)
     left_out = skipped(kind, subject)
     for name, check in checks(kind).items():
         if name in left_out:
@@ -81,3 +81,11 @@ def run(kind: str, subject: Any, bench: Bench | None = None) -> Iterator[Outcome
             yield Outcome(name, f"{type(error).__name__}: {' '.join(str(error).split())}"[:400])
         else:
             yield Outcome(name)
+
+
+def _bench(subject: Any) -> Bench:
+    """A bench whose model was made as this member needs it."""
+    needs = getattr(subject, "needs", "")
+    bench = Bench(learner=catalog.make("learners", needs) if needs else Plain())
+    bench = replace(bench, recipe=replace(bench.recipe, **getattr(subject, "needs_recipe", {})))
+    return bench if getattr(subject, "mixes", True) else replace(bench, model=Mlp(width=32, layers=2))

@@ -16,6 +16,7 @@ from palimpsest.forget.selection import select
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
+from palimpsest.models.base import Model
 from palimpsest.models.convnet import ConvNet
 from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
@@ -27,12 +28,13 @@ from palimpsest.types import Examples, Split
 class Bench:
     """Digits, a small network trained on them, and the same with a class or some records left out; made when first asked for.
 
-    learner: the one that trains the model to be unlearned.
+    learner, model: what trains the model to be unlearned, and which that is.
     """
 
     records: int = 400
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10, batch_size=32))
     learner: Learner = field(default_factory=Plain)
+    model: Model = field(default_factory=lambda: ConvNet(width=3))
 
     @cached_property
     def split(self) -> Split:
@@ -43,7 +45,7 @@ class Bench:
         return Classification.of(self.split)
 
     def fit(self, examples: Examples, *stream: str | int) -> Trained:
-        return self.learner.fit(self.task, examples, self.recipe, ConvNet(width=3), rng=Rng(0).child(*stream))
+        return self.learner.fit(self.task, examples, self.recipe, self.model, rng=Rng(0).child(*stream))
 
     @cached_property
     def original(self) -> Trained:

@@ -181,7 +181,11 @@ def _resumes(learner: Learner, bench: Bench) -> None:
             demand(False, "no checkpoint in a run of several epochs", "one after each epoch when the time has come")
         resumed = _fit(learner, bench, Checkpoint(_Watched(Path(folder)), spec, every_seconds=0.0))
         demand((Path(folder) / "read").exists(), "a run that began anew", "one that goes on from its checkpoint")
-    demand(same_weights(resumed.model, _fit(learner, bench).model), "other weights after a stop", "the same weights")
+    whole = _fit(learner, bench)
+    demand(same_weights(resumed.model, whole.model), "other weights after a stop", "the same weights")
+    kept = resumed.kept.keys() == whole.kept.keys()
+    kept = kept and all(torch.equal(value, whole.kept[name]) for name, value in resumed.kept.items())
+    demand(kept, "other artifacts kept after a stop", "the same artifacts")
 
 
 def _fit(learner: Learner, bench: Bench, checkpoint: Checkpoint | None = None) -> Trained:

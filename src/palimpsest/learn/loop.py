@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,12 +67,32 @@ class Checkpoint:
     every_seconds: float = 10.0
 
 
+class Observer(ABC):
+    """Looks on while `train` trains, changes nothing, and leaves what it saw in the run's checkpoints."""
+
+    @abstractmethod
+    def see(self, model: nn.Module, rows: Tensor, rate: float) -> None:
+        """Called before each update. rows: places of the batch's records in the examples, shape (b,). rate: learning rate."""
+
+    @abstractmethod
+    def state(self) -> Mapping[str, Tensor]:
+        """All that it saw so far."""
+
+    @abstractmethod
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on from what an interrupted run saw."""
+
+
+def drawn(records: int, size: int, rng: Rng, *, name: str = "") -> Iterator[Tensor]:
+    """One pass over the places 0 … records−1 in random order, in batches of `batch_sizes`."""
+    order = torch.randperm(records, generator=rng.torch())
+    yield from track(torch.split(order, batch_sizes(records, size)), name, total=records, weight=size)
+
+
 def shuffled(examples: Examples, size: int, rng: Rng, *, name: str = "") -> Iterator[Batch]:
     """One pass over the records in random order, in batches of `batch_sizes` on the records' device."""
-    order = torch.randperm(len(examples), generator=rng.torch())
-    parts = torch.split(order, batch_sizes(len(examples), size))
-    for part in track(parts, name, total=len(order), weight=size):
-        yield examples.batch(part)
+    for rows in drawn(len(examples), size, rng, name=name):
+        yield examples.batch(rows)
 
 
 def batch_sizes(records: int, size: int) -> list[int]:
@@ -101,11 +122,12 @@ def train(
     meter: Meter,
     checkpoint: Checkpoint | None = None,
     frozen: Iterable[nn.Module] = (),
+    observer: Observer | None = None,
     name: str = "training",
 ) -> None:
     """Trains in place. Epoch e draws order and augmentation from `rng.child("epoch", e)`, so a run that stops
     between epochs resumes to the same weights. Parameters that take no gradient stay as they are; `frozen` modules are
-    in evaluation mode, so that their running statistics do too."""
+    in evaluation mode, so that their running statistics do too. An `observer` is shown every step."""
     if recipe.augment != "none" and any(base.dim() != 4 for base in examples.inputs.values()):
         raise BadInput("recipe.augment", got=recipe.augment, expected="none, since the records are no images")
     device = next(model.parameters()).device
@@ -116,7 +138,7 @@ def train(
     per_epoch = len(batch_sizes(len(examples), recipe.batch_size))
     total, first, saved = recipe.epochs * per_epoch, 0, time.perf_counter()
     if checkpoint:
-        first = _resume(model, opt, meter, checkpoint)
+        first = _resume(model, opt, meter, checkpoint, observer)
     model.train()
     for module in frozen:
         module.eval()
@@ -124,11 +146,14 @@ def train(
         stream = rng.child("epoch", epoch)
         crops = stream.child("augment").torch(device)
         with stream.child("dropout").ambient():
-            for index, batch in enumerate(
-                shuffled(examples, recipe.batch_size, stream, name=f"{name} {epoch + 1}/{recipe.epochs}")
+            for index, rows in enumerate(
+                drawn(len(examples), recipe.batch_size, stream, name=f"{name} {epoch + 1}/{recipe.epochs}")
             ):
+                batch, lr = examples.batch(rows), rate(recipe, epoch * per_epoch + index, total)
                 for group in opt.param_groups:
-                    group["lr"] = rate(recipe, epoch * per_epoch + index, total)
+                    group["lr"] = lr
+                if observer is not None:
+                    observer.see(model, rows, lr)
                 if recipe.augment != "none":
                     batch = Batch(
                         {key: augment(x, recipe.augment, crops) for key, x in batch.inputs.items()}, batch.targets
@@ -141,7 +166,7 @@ def train(
                 checkpoint.store.drop("checkpoint", checkpoint.spec)
             raise diverged(f"a loss of {loss.item()} in epoch {epoch + 1}", recipe)
         if checkpoint and epoch + 1 < recipe.epochs and time.perf_counter() - saved > checkpoint.every_seconds:
-            _save(model, opt, meter, checkpoint, epoch + 1, examples)
+            _save(model, opt, meter, checkpoint, epoch + 1, examples, observer)
             saved = time.perf_counter()
     if checkpoint:
         checkpoint.store.drop("checkpoint", checkpoint.spec)
@@ -153,9 +178,17 @@ def diverged(got: str, recipe: Recipe) -> BadInput:
 
 
 def _save(
-    model: nn.Module, opt: torch.optim.Optimizer, meter: Meter, checkpoint: Checkpoint, epoch: int, examples: Examples
+    model: nn.Module,
+    opt: torch.optim.Optimizer,
+    meter: Meter,
+    checkpoint: Checkpoint,
+    epoch: int,
+    examples: Examples,
+    observer: Observer | None,
 ) -> None:
     tensors = {f"model/{key}": value for key, value in model.state_dict().items()}
+    if observer is not None:
+        tensors |= {f"observer/{key}": value for key, value in observer.state().items()}
     for index, state in opt.state_dict()["state"].items():
         tensors |= {
             f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items() if value is not None
@@ -170,7 +203,9 @@ def _save(
     checkpoint.store.put("checkpoint", checkpoint.spec, tensors, info, examples.ids.tolist())
 
 
-def _resume(model: nn.Module, opt: torch.optim.Optimizer, meter: Meter, checkpoint: Checkpoint) -> int:
+def _resume(
+    model: nn.Module, opt: torch.optim.Optimizer, meter: Meter, checkpoint: Checkpoint, observer: Observer | None
+) -> int:
     """Loads the last checkpoint, if there is one, and returns the epoch to go on with."""
     found = checkpoint.store.get("checkpoint", checkpoint.spec)
     if found is None:
@@ -181,6 +216,8 @@ def _resume(model: nn.Module, opt: torch.optim.Optimizer, meter: Meter, checkpoi
         if key.startswith("optimizer/"):
             _, index, entry = key.split("/")
             state.setdefault(int(index), {})[entry] = value
+    if observer is not None:
+        observer.restore({key[9:]: value for key, value in found.tensors.items() if key.startswith("observer/")})
     opt.load_state_dict({"state": state, "param_groups": opt.state_dict()["param_groups"]})
     meter.before, meter.samples = found.info["seconds"], found.info["samples"]
     meter.gradient_evaluations = found.info["evaluations"]

@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from palimpsest.catalog import Checked, name_of
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
+from palimpsest.learn.recipe import Recipe
 from palimpsest.models.files import not_finite
 from palimpsest.rng import Rng
 from palimpsest.types import Examples, moved
@@ -26,14 +27,18 @@ class Unlearner(Checked, ABC):
     """Base of all unlearners. `unlearn` owns the contract, `update` holds the method's own step.
 
     guarantee: "exact" (the distribution of retraining), "certified" (with a stated budget) or "none".
-    needs: name of the learner that must have trained the model; empty for any. aliases: names the papers use.
-    paper, deviations (from it), spends (what it costs), use (when to use it): one line each, for `docs/methods.md`.
+    needs: name of the learner that must have trained the model; empty for any. needs_recipe: settings of the recipe that it must
+    have trained with. mixes: whether records may mix in the model, as in batch norm, or chance play a part, as in dropout.
+    aliases: names the papers use. paper, deviations (from it), spends (what it costs), use (when to use it): one line each, for
+    `docs/methods.md`.
     """
 
     kind: ClassVar[str] = "unlearners"
     revision: ClassVar[int] = 1
     guarantee: ClassVar[Literal["exact", "certified", "none"]] = "none"
     needs: ClassVar[str] = ""
+    needs_recipe: ClassVar[Mapping[str, Any]] = {}
+    mixes: ClassVar[bool] = True
     aliases: ClassVar[tuple[str, ...]] = ()
     about: ClassVar[str] = ""
     paper: ClassVar[str] = ""
@@ -63,6 +68,8 @@ class Unlearner(Checked, ABC):
             raise BadInput(
                 "unlearning", got=got, expected="ids of training records", do="use the ids stored with the case"
             )
+        if self.needs_recipe and trained.recipe is not None:
+            self.check_recipe(trained.recipe)
         device = trained.device
         model = copy.deepcopy(trained.model)
         for parameter in model.parameters():
@@ -86,6 +93,14 @@ class Unlearner(Checked, ABC):
             cost=meter.cost,
             kept=trained.kept if kept is None else kept,
         )
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Raises BadInput where a model that was trained so cannot be unlearned by this method."""
+        for key, value in self.needs_recipe.items():
+            found = getattr(recipe, key)
+            if found != value:
+                got, do = f"a model trained with {key} {found}", f"pass --set recipe.{key}={value}"
+                raise BadInput(name_of(self), got=got, expected=f"{key} {value}", do=do)
 
     @abstractmethod
     def update(
