@@ -91,6 +91,7 @@ def page(name: str) -> RenderableType:
         ("paper", getattr(cls, "paper", "")),
         ("guarantee", getattr(cls, "guarantee", "")),
         ("needs the learner", getattr(cls, "needs", "")),
+        ("for the model", getattr(cls, "for_model", "")),
         ("primary measure", getattr(cls, "primary", "")),
     ):
         if value:

@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from palimpsest.case import Case
+from palimpsest.catalog import make
 from palimpsest.data.digits import Digits
 from palimpsest.errors import ContractError
 from palimpsest.forget.selection import select
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
+from palimpsest.models.base import Model
 from palimpsest.models.convnet import ConvNet
 from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
@@ -23,9 +25,17 @@ from palimpsest.task import Classification
 from palimpsest.types import Examples, Split
 
 
+def factory(learner: Learner) -> Model:
+    """A small model that this learner can train."""
+    if not learner.for_model:
+        return ConvNet(width=3)
+    made: Model = make("models", learner.for_model)
+    return made
+
+
 @dataclass(frozen=True)
 class Bench:
-    """Digits, a small network trained on them, and the same with a class or some records left out; made when first asked for.
+    """Digits, a small model trained on them, and the same with a class or some records left out; made when first asked for.
 
     learner: the one that trains the model to be unlearned.
     """
@@ -43,7 +53,7 @@ class Bench:
         return Classification.of(self.split)
 
     def fit(self, examples: Examples, *stream: str | int) -> Trained:
-        return self.learner.fit(self.task, examples, self.recipe, ConvNet(width=3), rng=Rng(0).child(*stream))
+        return self.learner.fit(self.task, examples, self.recipe, factory(self.learner), rng=Rng(0).child(*stream))
 
     @cached_property
     def original(self) -> Trained:
