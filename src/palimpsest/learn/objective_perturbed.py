@@ -80,9 +80,9 @@ class ObjectivePerturbed(Learner):
                 for k in range(task.classes)
             ]
         )
-        scalars = {"sigma": torch.tensor(self.sigma), "weight_decay": torch.tensor(self.weight_decay)}
-        scalars = {key: value.double() for key, value in scalars.items()}
-        return {"weights": weights.cpu(), "perturbation": drawn, "residual": residual.cpu(), **scalars}
+        scalars = {"sigma": self.sigma, "weight_decay": self.weight_decay}
+        told = {key: torch.tensor(value, dtype=torch.float64) for key, value in scalars.items()}
+        return {"weights": weights.cpu(), "perturbation": drawn, "residual": residual.cpu(), **told}
 
     def minimise(
         self,

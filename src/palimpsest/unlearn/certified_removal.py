@@ -28,8 +28,8 @@ LEAST = 1 / (6 * math.sqrt(3))  # … and the smallest number that does
 @dataclass(frozen=True)
 class CertifiedRemoval(Unlearner):
     """w_k ← w_k + H_k⁻¹Δ_k for each class k, with Δ_k = Σ_u(∇ℓ(w_k·x, y_k) + λw_k) over the m forgotten records and H_k the Hessian
-    of the loss of the others at w_k (Guo et al. 2020, "Certified Data Removal from Machine Learning Models", equation 3 and, for
-    m > 1, section 3.3). Only for models that the learner `objective_perturbed` trained.
+    of the loss of the others at w_k (Guo et al. 2020, "Certified Data Removal from Machine Learning Models", section 3; the
+    step for m > 1 is that of its batch removal). Only for models that the learner `objective_perturbed` trained.
 
     At a minimum of the loss on n records the step v = H_k⁻¹Δ_k is Newton's towards that on n − m, and leaves a gradient of norm
     at most β_k = γ·‖X‖₂·max_i|x_i·v|·‖Xv‖₂, γ = 1/4, X the other records. The paper (Corollary 1) has ‖v‖₂ in the place of the
@@ -46,8 +46,9 @@ class CertifiedRemoval(Unlearner):
 
     Not covered: what several releases tell together (the model before and the model after most of all); requests chosen by
     somebody who saw earlier releases; that the trigger depends on b, which the paper leaves out too; rounding in float64; what
-    the model has of a record by another way, such as the normalisation. What `objective_perturbed` and this method keep
-    (float64 weights, b, the sum) must stay secret. `Trained.budget` is the ε, at this δ, that the sum so far amounts to.
+    else holds the record, such as a network that was trained on it and makes the features. What `objective_perturbed` and this
+    method keep (float64 weights, b, the sum) must stay secret. `Trained.budget` is the ε, at this δ, that the sum so far
+    amounts to.
     """
 
     guarantee = "certified"
@@ -72,7 +73,8 @@ class CertifiedRemoval(Unlearner):
         meter.count((len(x) + len(gone)) * len(weights), 2 * len(weights))
         residual = kept["residual"] + left
         if float(residual.norm()) > self.most(float(kept["sigma"])):
-            return Retrain().update(model, trained, retain, forget, rng=rng, meter=meter)
+            anew = rng.child("anew")  # so that b is fresh even where the model was trained from this very stream
+            return Retrain().update(model, trained, retain, forget, rng=anew, meter=meter)
         publish(model, weights + step, self.needs)
         return {**trained.kept, "weights": (weights + step).cpu(), "residual": residual.cpu()}
 
