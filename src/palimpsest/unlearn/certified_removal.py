@@ -56,8 +56,8 @@ class CertifiedRemoval(Unlearner):
     aliases = ("certified data removal", "CDR", "Newton update removal")
     about = "a Newton step on a linear model, certified (ε, δ) until it trains anew"
 
-    epsilon: float = setting(1.0, "ε of the certificate, at most 2", source="the paper's experiments", above=0, most=2)
-    delta: float = setting(1e-4, "δ of the certificate", source="the paper's experiments", above=0, most=0.5)
+    epsilon: float = setting(1.0, "ε of the certificate, at most 2", source="ours, after the paper", above=0, most=2)
+    delta: float = setting(1e-4, "δ of the certificate", source="ours, after the paper", above=0, most=0.5)
     bound: Literal["paper", "tight"] = setting(
         "paper", "on the gradient left by a step: Corollary 1 for any norm of the records, or ours", source="the paper"
     )
