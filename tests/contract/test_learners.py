@@ -12,6 +12,7 @@ from palimpsest.catalog import document, identity, make, members
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.loop import Checkpoint, Meter
 from palimpsest.learn.recipe import Recipe
+from palimpsest.models.base import Model
 from palimpsest.models.convnet import ConvNet
 from palimpsest.models.files import write_weights
 from palimpsest.rng import Rng
@@ -20,7 +21,7 @@ from palimpsest.task import Classification
 from palimpsest.types import Examples, Split
 
 NAMES = sorted(members("learners"))
-FACTORY = ConvNet(width=2)
+SMALL = ConvNet(width=2)
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05)
 
 
@@ -34,7 +35,7 @@ def learner(request: pytest.FixtureRequest, tmp_path: Path, digits_task: Classif
     """The member of that name, with what its required settings ask for."""
     name = request.param
     path = tmp_path / "given.safetensors"
-    write_weights(path, FACTORY.build(digits_task, Rng(99)))
+    write_weights(path, SMALL.build(digits_task, Rng(99)))
     needs = {"weights": str(path)}
     required = [row["name"] for row in document(members("learners")[name]) if row["default"] == "(required)"]
     assert set(required) <= needs.keys(), f"tell this test what {required} of {name} may be"
@@ -46,8 +47,12 @@ def each_learner(test: Any) -> Any:
     return pytest.mark.parametrize("learner", NAMES, indirect=True)(test)
 
 
+def factory(learner: Learner) -> Model:
+    return make("models", learner.for_model) if learner.for_model else SMALL  # type: ignore[no-any-return]
+
+
 def fit(learner: Learner, task: Classification, records: Examples, seed: int = 0, **more: Any) -> Trained:
-    return learner.fit(task, records, RECIPE, FACTORY, rng=Rng(seed), **more)
+    return learner.fit(task, records, RECIPE, factory(learner), rng=Rng(seed), **more)
 
 
 def same(one: Trained, other: Trained) -> bool:
@@ -70,11 +75,11 @@ def test_what_is_returned_says_how_it_was_made(
 ) -> None:
     trained = fit(learner, digits_task, records)
     assert trained.ids.tolist() == records.ids.tolist()
-    assert (trained.learner, trained.recipe, trained.factory) == (learner, RECIPE, FACTORY)
+    assert (trained.learner, trained.recipe, trained.factory) == (learner, RECIPE, factory(learner))
     assert trained.task is digits_task
     assert not any(module.training for module in trained.model.modules())
     assert trained.initial().keys() == trained.model.state_dict().keys()
-    start = learner.start(FACTORY, digits_task, Rng(0)).state_dict()
+    start = learner.start(factory(learner), digits_task, Rng(0)).state_dict()
     assert all(torch.equal(value, start[name]) for name, value in trained.initial().items())
     assert any(not torch.equal(value, start[name]) for name, value in trained.model.state_dict().items())
 
@@ -93,16 +98,16 @@ def test_a_run_that_dies_resumes_to_the_same_weights(
 ) -> None:
     whole = fit(learner, digits_task, records)
     checkpoint = Checkpoint(Store(tmp_path / "store"), {"learner": identity(learner)}, every_seconds=0.0)
-    step, seen = Meter.step, []
+    count, seen = Meter.count, []
 
     def counted(self: Meter, *args: Any, **kwargs: Any) -> None:
         if len(seen) == dies_after:
             raise KeyboardInterrupt
         seen.append(1)
-        step(self, *args, **kwargs)
+        count(self, *args, **kwargs)
 
-    monkeypatch.setattr(Meter, "step", counted)
-    dies_after = 7
+    monkeypatch.setattr(Meter, "count", counted)
+    dies_after = whole.cost.gradient_evaluations * 7 // 9
     with pytest.raises(KeyboardInterrupt):
         fit(learner, digits_task, records, checkpoint=checkpoint)
     dies_after = -1

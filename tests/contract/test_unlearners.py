@@ -55,15 +55,25 @@ def trained_for(records, digits_task) -> typing.Callable[[type[Unlearner]], Trai
         key = f"{learner} {method.needs_recipe} {method.mixes}"
         if key not in made:
             recipe = Recipe(**{"epochs": 3, "batch_size": 50, **method.needs_recipe})
+            one = catalog.make("learners", learner, LEARNERS.get(learner))
             factory = ConvNet(width=2) if method.mixes else Mlp(width=16, layers=2)
-            made[key] = catalog.make("learners", learner).fit(digits_task, records, recipe, factory, rng=Rng(0))
+            factory = catalog.make("models", one.for_model) if one.for_model else factory
+            made[key] = one.fit(digits_task, records, recipe, factory, rng=Rng(0))
         return made[key]
 
     return train
 
 
-BITES = {"ssd": {"alpha": 0.5}, "amnesiac": {"repair_epochs": 1}, "deltagrad": {"burn_in": 4, "period": 3}}
-"""Settings under which a method does anything to the small model here, where its defaults do not."""
+LEARNERS = {"objective_perturbed": {"sigma": 100.0, "weight_decay": 10.0}}
+"""Settings of learners: this one's, so that the certificate outlasts the forgetting of a class."""
+
+BITES = {
+    "ssd": {"alpha": 0.5},
+    "amnesiac": {"repair_epochs": 1},
+    "deltagrad": {"burn_in": 4, "period": 3},
+    "certified_removal": {"bound": "tight"},
+}
+"""Settings under which a method does its work on the small model here, where its defaults do not."""
 
 
 def ready(name: str) -> Unlearner:
@@ -203,6 +213,9 @@ OTHER: dict[tuple[str, str], Any] = {
     ("ssd", "samples"): 20,
     ("noisy_gradient_descent", "momentum"): 0.5,
     ("amnesiac", "repair_epochs"): 2,
+    ("certified_removal", "epsilon"): 1e-4,
+    ("certified_removal", "delta"): 1e-300,
+    ("certified_removal", "bound"): "paper",
 }
 """The other value to try, where "twice, one more, the other one" will not do."""
 

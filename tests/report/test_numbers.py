@@ -35,6 +35,7 @@ def test_budgets_and_settings() -> None:
     assert settings(
         {"name": "x", "revision": 1, "epsilon": (8 / 255, 0.1), "lr": 0.2, "model": {"name": "mlp", "width": 3}}
     ) == ("epsilon = (8/255, 0.1), lr = 0.2, model = mlp(width = 3)")
+    assert settings({"epsilon": 1.0, "delta": 1e-4}) == "epsilon = 1, delta = 0.0001", "the ε of a certificate"
 
 
 def test_markdown_takes_any_text_on_one_line() -> None:

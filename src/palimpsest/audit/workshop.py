@@ -128,7 +128,8 @@ class Workshop:
             model = copy.deepcopy(before.trained.model)
             self._fill(model, artifact)
             kept = _named(artifact.tensors, "kept/") or before.trained.kept
-            return replace(before.trained, model=model, ids=ids, kept=kept, cost=_cost(artifact))
+            budget = unlearner.budget(kept)
+            return replace(before.trained, model=model, ids=ids, kept=kept, budget=budget, cost=_cost(artifact))
 
         return Made(artifact.key, load, ids, holds, _cost(artifact))
 

@@ -95,6 +95,7 @@ def page(name: str) -> RenderableType:
         ("cost", getattr(cls, "spends", "")),
         ("when", getattr(cls, "use", "")),
         ("needs of the recipe", ", ".join(f"{key}={value}" for key, value in getattr(cls, "needs_recipe", {}).items())),
+        ("for the model", getattr(cls, "for_model", "")),
         ("primary measure", getattr(cls, "primary", "")),
     ):
         if value:

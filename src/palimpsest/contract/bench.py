@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from palimpsest.case import Case
+from palimpsest.catalog import make
 from palimpsest.data.digits import Digits
 from palimpsest.errors import ContractError
 from palimpsest.forget.selection import select
@@ -24,17 +25,25 @@ from palimpsest.task import Classification
 from palimpsest.types import Examples, Split
 
 
+def factory(learner: Learner) -> Model:
+    """A small model that this learner can train."""
+    if not learner.for_model:
+        return ConvNet(width=3)
+    made: Model = make("models", learner.for_model)
+    return made
+
+
 @dataclass(frozen=True)
 class Bench:
-    """Digits, a small network trained on them, and the same with a class or some records left out; made when first asked for.
+    """Digits, a small model trained on them, and the same with a class or some records left out; made when first asked for.
 
-    learner, model: what trains the model to be unlearned, and which that is.
+    learner, model: what trains the model to be unlearned, and which that is; none: one that the learner can train.
     """
 
     records: int = 400
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10, batch_size=32))
     learner: Learner = field(default_factory=Plain)
-    model: Model = field(default_factory=lambda: ConvNet(width=3))
+    model: Model | None = None
 
     @cached_property
     def split(self) -> Split:
@@ -45,7 +54,8 @@ class Bench:
         return Classification.of(self.split)
 
     def fit(self, examples: Examples, *stream: str | int) -> Trained:
-        return self.learner.fit(self.task, examples, self.recipe, self.model, rng=Rng(0).child(*stream))
+        model = self.model or factory(self.learner)
+        return self.learner.fit(self.task, examples, self.recipe, model, rng=Rng(0).child(*stream))
 
     @cached_property
     def original(self) -> Trained:

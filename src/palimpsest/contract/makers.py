@@ -14,12 +14,11 @@ import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from palimpsest import catalog
-from palimpsest.contract.bench import Applies, Bench, Check, demand
+from palimpsest.contract.bench import Applies, Bench, Check, demand, factory
 from palimpsest.data.base import Dataset
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.loop import Checkpoint
 from palimpsest.models.base import Model
-from palimpsest.models.convnet import ConvNet
 from palimpsest.rng import Rng
 from palimpsest.store import Artifact, Store
 from palimpsest.threat import same_weights
@@ -189,8 +188,8 @@ def _resumes(learner: Learner, bench: Bench) -> None:
 
 
 def _fit(learner: Learner, bench: Bench, checkpoint: Checkpoint | None = None) -> Trained:
-    examples, model = bench.split.train, ConvNet(width=3)
-    return learner.fit(bench.task, examples, bench.recipe, model, rng=Rng(0).child("original"), checkpoint=checkpoint)
+    stream = Rng(0).child("original")
+    return learner.fit(bench.task, bench.split.train, bench.recipe, factory(learner), rng=stream, checkpoint=checkpoint)
 
 
 # Unlearners

@@ -28,7 +28,8 @@ class Trained:
 
     ids: the records that it was trained on and has not unlearned. learner, recipe, factory: how it was made; None for
     imported weights, which are keyed by their hash (`origin`). kept: artifacts of its learner, such as the weights it
-    started from (`"initial/…"`). budget: privacy budget spent by certified methods, None where there is none.
+    started from (`"initial/…"`). budget: the ε, at the method's own δ, to which a certified method certifies this model; None where
+    none does.
     checkpoint: where a method that trains anew leaves its state, so that a killed run goes on. validation: records that the
     model was not trained on, for methods that look when to stop; None where there are none.
     """
@@ -65,10 +66,14 @@ class Trained:
 
 @dataclass(frozen=True)
 class Learner(Checked, ABC):
-    """Base of all learners. `fit` checks, builds, seeds and meters; `learn` holds the learner's own idea."""
+    """Base of all learners. `fit` checks, builds, seeds and meters; `learn` holds the learner's own idea.
+
+    for_model: name of the only model that it can train; empty for any.
+    """
 
     kind: ClassVar[str] = "learners"
     revision: ClassVar[int] = 1
+    for_model: ClassVar[str] = ""
     about: ClassVar[str] = ""
 
     @abstractmethod

@@ -93,9 +93,9 @@ def settings(values: Mapping[str, Any]) -> str:
 
 
 def set_to(value: Any, radius: bool = False) -> str:
-    """A setting in words; `radius`: as a part of 255 where it is one."""
+    """A setting in words; `radius`: as a part of 255 where it is one and less than all, as the ε of a certificate may be 1."""
     if isinstance(value, float):
-        whole = radius and value > 0 and abs(value * 255 - round(value * 255)) < 1e-9
+        whole = radius and 0 < value < 1 and abs(value * 255 - round(value * 255)) < 1e-9
         return f"{value * 255:.0f}/255" if whole else f"{value:.6g}"
     if isinstance(value, (list, tuple)):
         return "(" + ", ".join(set_to(entry, radius) for entry in value) + ")"

@@ -79,20 +79,16 @@ class Unlearner(Checked, ABC):
             near, far = moved((retain, forget), device)
             if trained.validation is not None:
                 trained = replace(trained, validation=trained.validation.to(device))
-            kept = self.update(model, trained, near, far, rng=rng, meter=meter)
+            changed = self.update(model, trained, near, far, rng=rng, meter=meter)
         model.zero_grad(set_to_none=True)
         model.eval()
         broken = not_finite(model.state_dict(), trained.model.state_dict())
         if broken:
             got = f"weights that are not finite ({broken[0]})"
             raise BadInput(name_of(self), got=got, expected="finite weights", do="lower its lr or alpha")
-        return replace(
-            trained,
-            model=model,
-            ids=np.setdiff1d(trained.ids, forget.ids),
-            cost=meter.cost,
-            kept=trained.kept if kept is None else kept,
-        )
+        kept = trained.kept if changed is None else changed
+        ids = np.setdiff1d(trained.ids, forget.ids)
+        return replace(trained, model=model, ids=ids, cost=meter.cost, kept=kept, budget=self.budget(kept))
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raises BadInput where a model that was trained so cannot be unlearned by this method."""
@@ -110,6 +106,10 @@ class Unlearner(Checked, ABC):
 
         Returns the artifacts that take the place of `trained.kept`, or None where those stay as they are.
         """
+
+    def budget(self, kept: Mapping[str, Tensor]) -> float | None:
+        """The ε to which a certified method certifies the model that it has left these artifacts with; None: nothing certified."""
+        return None
 
 
 def train_mode(model: nn.Module, records: int, batch_size: int) -> None:
