@@ -250,6 +250,20 @@ def test_a_batch_is_not_taken_back_twice(few, digits_task) -> None:
     assert len(Trajectory.of(two, "test")) == len(run) - held, "updates taken back are kept no longer"
 
 
+def test_the_record_that_is_left_has_the_remaining_updates_and_no_others(few, digits_task) -> None:
+    """Each step of the new record changes the weights as that step did, wherever the steps taken back lay between."""
+    trained = fit(digits_task, few, replace(SGD, epochs=2))
+    run = Trajectory.of(trained, "test")
+    gone = np.flatnonzero(np.isin(few.ids, run.ids[run.rows[1].numpy()])).tolist()[:1]
+    left = Trajectory.of(unlearned(Amnesiac(), trained, few, gone), "test")
+    stay = [step for step, part in enumerate(run.gone(few.ids[gone])) if not part.any()]
+    assert 0 < len(stay) < len(run)
+    for place, step in enumerate(stay):
+        change, was = (one.weights[at + 1] - one.weights[at] for one, at in ((left, place), (run, step)))
+        assert float((change - was).norm()) < 1e-5 * float(run.weights[step].norm())
+        assert float(was.norm()) > 1e-3
+
+
 def test_a_request_without_a_batch_of_its_own_changes_nothing(few, digits_task) -> None:
     """All batches of its record went with an earlier request."""
     trained = fit(digits_task, few, replace(SGD, epochs=1))
