@@ -72,8 +72,9 @@ BITES = {
     "amnesiac": {"repair_epochs": 1},
     "deltagrad": {"burn_in": 4, "period": 3},
     "certified_removal": {"bound": "tight"},
+    "features_and_labels": {"samples": 40, "tolerance": 1e-3},
 }
-"""Settings under which a method does its work on the small model here, where its defaults do not."""
+"""Settings under which a method does its work on the small model here, where its defaults do not, or not quickly."""
 
 
 def ready(name: str) -> Unlearner:

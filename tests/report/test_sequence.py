@@ -12,6 +12,7 @@ from palimpsest.report.blocks import Gallery
 from palimpsest.report.figures import Line, against_requests
 from palimpsest.report.numbers import Numbers
 from palimpsest.types import Measure
+from palimpsest.verify.accuracy import Accuracy
 from tests.audit.small import run
 
 
@@ -19,7 +20,9 @@ from tests.audit.small import run
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
     """A class gone whole between two requests for single records."""
     folder = tmp_path_factory.mktemp("sequence")
-    return folder / "out", run(folder, forget=("random=20", "class=3", "random=10"), attacks=())
+    return folder / "out", run(
+        folder, forget=("random=20", "class=3", "random=10"), attacks=(), verifiers=(Accuracy(),)
+    )
 
 
 def test_controls_are_in_range_where_classes_and_single_records_are_forgotten(mixed: tuple[Path, Record]) -> None:
@@ -50,7 +53,7 @@ def test_costs_add_up(mixed: tuple[Path, Record]) -> None:
 
 
 def test_one_request_has_no_curve(tmp_path: Path) -> None:
-    record = run(tmp_path, attacks=())
+    record = run(tmp_path, attacks=(), verifiers=(Accuracy(),))
     assert sequence.section(Numbers(record, tmp_path / "out")) is None
 
 
