@@ -29,10 +29,13 @@ from palimpsest.verify.base import Verifier
 
 UNLEARN = ("retrain", "finetune", "random_label", "salun")
 ATTACK = ("uma", "confidence_membership")
+EVERY = "all"
+"""For --unlearn: every method of the catalog; those that the case is not for are skipped, with their reason."""
 ALWAYS = "accuracy"
 """The verifier without which no verdict can be given."""
 MODELS = {"image": "convnet", "features": "mlp", "text": "mlp"}
 """The model when none is named, by kind of data."""
+SEEDS = 3
 ROLES = ("data", "model", "learner", "recipe", "policy")
 """Names under which settings can be given whatever the part is called."""
 
@@ -76,11 +79,12 @@ def parts(chosen: Choices, read: Callable[[], Split] | None = None, asked: Colle
     """
     data = dataset(chosen)
     learner = chosen.learner or "plain"
-    unlearners = labelled("unlearners", UNLEARN if chosen.unlearn is None else chosen.unlearn)
+    unlearners = labelled("unlearners", methods(chosen)[0])
     attacks = labelled("attacks", ATTACK if chosen.attack is None else chosen.attack)
     wanted = map(catalog.name_of, every_verifier()) if chosen.verify is None else chosen.verify
     verifiers = {ALWAYS: ALWAYS, **labelled("verifiers", wanted)}
-    named = {*ROLES, _data_name(str(chosen.data)), learner, *unlearners, *attacks, *verifiers}
+    needed = _needed(unlearners.values())
+    named = {*ROLES, _data_name(str(chosen.data)), learner, *needed, *unlearners, *attacks, *verifiers}
     _check_names(chosen.settings, named | ({chosen.model} if chosen.model else {*MODELS.values()}), asked)
 
     def made(kind: str, named: Mapping[str, str]) -> tuple[Any, ...]:
@@ -114,11 +118,11 @@ def make_plan(
         _check_imported(chosen)
         chosen = chosen.model_copy(update={"unlearn": (), "seeds": 1})
     made = parts(chosen, read, asked)
-    for unlearner in made.unlearners:
-        if unlearner.needs and unlearner.needs != catalog.name_of(made.learner):
-            got, do = f"learner {catalog.name_of(made.learner)}", f"pass --learner {unlearner.needs}"
-            raise BadInput(catalog.name_of(unlearner), got=got, expected=f"learner {unlearner.needs}", do=do)
-        unlearner.check_recipe(made.recipe)
+    learner, learners = _learners(chosen, made)
+    apart = min((int(told["apart"]) for told in chosen.tuned.values() if "apart" in told), default=None)
+    if apart is not None and (chosen.seeds or SEEDS) > apart:
+        do = f"tune again with --seeds {chosen.seeds}: further seeds may forget records that the settings were tuned on"
+        raise BadInput("--seeds", got=chosen.seeds, expected=f"at most {apart}, those that tuning kept apart", do=do)
     return Plan(
         data=made.data,
         model=made.model,
@@ -127,8 +131,10 @@ def make_plan(
         attacks=made.attacks,
         verifiers=made.verifiers,
         recipe=made.recipe,
-        learner=made.learner,
-        seeds=tuple(range(chosen.seeds or 3)),
+        learner=learner,
+        learners=learners,
+        optional=frozenset(methods(chosen)[1]),
+        seeds=tuple(range(chosen.seeds or SEEDS)),
         controls=chosen.controls or 2,
         policy=made.policy,
         imported=imported,
@@ -137,6 +143,41 @@ def make_plan(
         scale=chosen.scale or "custom",
         tuned=chosen.tuned,
     )
+
+
+def methods(chosen: Choices) -> tuple[list[str], list[str]]:
+    """The methods that were asked for, "all" spelled out with retraining first; and the labels of those that "all" stands for."""
+    every = sorted(catalog.members("unlearners"), key=lambda name: (name != "retrain", name))
+    names: list[str] = []
+    optional: list[int] = []
+    for name in UNLEARN if chosen.unlearn is None else chosen.unlearn:
+        if name.strip() == EVERY:
+            optional += range(len(names), len(names) + len(every))
+            names += every
+        else:
+            names.append(name)
+    labels = list(labelled("unlearners", names))
+    return names, [labels[place] for place in optional]
+
+
+def _needed(names: Iterable[str]) -> list[str]:
+    """Learners that these methods need, each once."""
+    found = [getattr(catalog.find("unlearners", name), "needs", "") for name in names]
+    return [name for name in dict.fromkeys(found) if name]
+
+
+def _learners(chosen: Choices, made: Parts) -> tuple[Learner, dict[str, Learner]]:
+    """The audit's learner, and by name those that single methods need beside it. Where all need the same, that is the audit's."""
+    needs = [unlearner.needs for unlearner in made.unlearners]
+    own = catalog.name_of(made.learner)
+    others = {
+        name: catalog.make("learners", name, chosen.settings.get(name))
+        for name in dict.fromkeys(needs)
+        if name not in ("", own)
+    }
+    if len(set(needs)) == 1 and others:
+        return others.popitem()[1], {}
+    return made.learner, others
 
 
 def plan(*, device: str = "cpu", **chosen: Any) -> Plan:

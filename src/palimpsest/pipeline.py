@@ -12,17 +12,18 @@ from palimpsest import record as records
 from palimpsest import report
 from palimpsest.audit.board import Board, Picture
 from palimpsest.audit.conclude import conclude
-from palimpsest.audit.examine import examine
+from palimpsest.audit.examine import examine, skip
 from palimpsest.audit.imported import imported_stage, trained_part
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import Stage, chosen_requests, stages
+from palimpsest.audit.runnable import runnable
+from palimpsest.audit.stage import Stage, chosen_requests, homes, stages
 from palimpsest.audit.workshop import Workshop
 from palimpsest.data import memory_map
 from palimpsest.data.base import Dataset
 from palimpsest.errors import NothingAudited, StoreError
 from palimpsest.record import Record
 from palimpsest.report import panels
-from palimpsest.rng import Rng, determinism
+from palimpsest.rng import determinism
 from palimpsest.store import Store
 from palimpsest.task import Classification
 from palimpsest.types import Examples, Split
@@ -56,9 +57,10 @@ def audit(
         say(
             f"{split.name}: {len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test records"
         )
-        _refuse_early(plan, split, shop, out)
+        plan = _refuse_early(plan, split, shop, out)
         board, passed = Board(), []
         for seed in plan.seeds:
+            skip(plan, seed, board)
             for stage in all_stages(plan, split, shop, seed):
                 where = f"seed {seed}, {stage.requests[-1].selection} ({len(stage.requests[-1])} records)"
                 say(f"{where}: original, {len(stage.controls)} controls and {len(stage.unlearned)} methods ready")
@@ -94,25 +96,28 @@ def unkept(data: Dataset, split: Split) -> Split:
 
 
 def all_stages(plan: Plan, split: Split, shop: Workshop, seed: int) -> Iterator[Stage]:
-    """The stages of one seed: imported weights have one, a plan has one per request."""
+    """The stages of one seed: imported weights have one, a plan has one per learner and request."""
     if plan.imported:
         yield imported_stage(plan, plan.imported, split, shop, seed)
     else:
-        yield from stages(plan, split, shop, seed)
+        for home in homes(plan):
+            yield from stages(plan, home, split, shop, seed)
 
 
-def _refuse_early(plan: Plan, split: Split, shop: Workshop, out: Path) -> None:
-    """Raises before anything is trained: requests that cannot be granted, a model that does not fit, nowhere to write."""
+def _refuse_early(plan: Plan, split: Split, shop: Workshop, out: Path) -> Plan:
+    """The plan as far as it can be carried out. Raises before anything is trained: requests that cannot be granted, a model or a
+    method that does not fit, nowhere to write."""
     if plan.imported is None:
         for seed in plan.seeds:
             chosen_requests(plan, split, shop.task, seed)
-        plan.learner.start(plan.model, shop.task, Rng(plan.seeds[0]))
+        plan = runnable(plan, split, shop.task)
     shop.store.open()
     place = out
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise StoreError(f"{out}: got {place}, which cannot be written to, expected a folder; choose another --out")
+    return plan
 
 
 def panel(picture: Picture, split: Split) -> panels.Panel:

@@ -21,6 +21,8 @@ from palimpsest.errors import BadInput, ContractError, NewerFormat
 from palimpsest.types import Finding, Measure, Scores
 
 FORMAT = 1
+SHARED = ("original", "retrained")
+"""Targets that belong to all methods of a learner."""
 
 
 class _Row(BaseModel):
@@ -46,8 +48,8 @@ class MeasureRow(_Row):
 class Cell(_Row):
     """One attack or verifier on one model of one seed.
 
-    target: what the subject stands for. replica: which of several retrained controls. `unlearner` is empty for controls that
-    belong to all methods (original, retrained); a bias-matched control belongs to the method that it is matched to.
+    target: what the subject stands for. replica: which of several retrained controls. `unlearner` is empty for controls that belong
+    to all methods of the same learner (original, retrained); a bias-matched control belongs to the method that it is matched to.
     attack is null for a verifier's cell. cost: what making the subject cost. scores: key of the stored scores.
     """
 

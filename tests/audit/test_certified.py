@@ -10,7 +10,7 @@ import pytest
 
 from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import stages
+from palimpsest.audit.stage import homes, stages
 from palimpsest.audit.workshop import Workshop
 from palimpsest.cli import main
 from palimpsest.data.breast_cancer import BreastCancer
@@ -89,7 +89,7 @@ def test_budget_and_secrets_come_back_from_the_store(ran: tuple[str, Path, Recor
     for _ in range(2):
         shop = Workshop(Store(tmp_path), Classification.of(split), split.fingerprint)
         with determinism(1):
-            made = [stage.unlearned[name].trained for stage in stages(plan, split, shop, 0)]  # type: ignore[union-attr]
+            made = [stage.unlearned[name].trained for stage in stages(plan, homes(plan)[0], split, shop, 0)]  # type: ignore[union-attr]
         found.append([(trained.budget, sorted(trained.kept), len(trained.ids)) for trained in made])
     assert found[0] == found[1]
     (first, _, _), (second, _, _) = found[0]

@@ -102,14 +102,12 @@ def test_a_record_that_is_too_large_is_refused_before_training(few: Examples, di
     needed = gibibytes(9, 650, 147)
     assert needed == (10 * 650 * 4 + 8 * 165) / 2**30
     for memory, fits in ((needed, True), (0.999 * needed, False)):
-        meter, model = Meter(), Linear().build(digits_task, Rng(0))
-        learn = Recorded(memory=memory).learn
+        model, learner = Linear().build(digits_task, Rng(0)), Recorded(memory=memory)
         if fits:
-            assert learn(model, digits_task, few, RECIPE, rng=Rng(0), meter=meter, checkpoint=None)
+            learner.check(model, len(few), RECIPE)
         else:
             with pytest.raises(BadInput, match=r"GiB \(9 steps of 650 weights\)"):
-                learn(model, digits_task, few, RECIPE, rng=Rng(0), meter=meter, checkpoint=None)
-            assert meter.samples == 0
+                learner.check(model, len(few), RECIPE)
     with pytest.raises(BadInput, match=r"recorded.memory: got a record of 5.* expected at most 2 GiB"):
         fit(digits_task, few, replace(RECIPE, epochs=30000), Mlp(width=64))
 

@@ -140,6 +140,35 @@ def test_the_file_is_what_an_audit_takes(tmp_path: Path) -> None:
     assert "Default against tuned" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert json.loads(out.read_text(encoding="utf-8"))["tuned"]["finetune"]["trials"] == 2
     assert choices({"forget": ["class=1"]}).over(chosen).tuned == {}, "tuned for another request"
+    assert make_plan(choices({"seeds": 5}).over(chosen)).seeds == (0, 1, 2, 3, 4), "every seed forgets the same class"
+
+
+def test_further_seeds_than_tuning_kept_apart_are_refused(tmp_path: Path) -> None:
+    """With random records a fourth seed could forget what the settings were tuned on."""
+    words = choices(
+        {"data": "digits", "model": "convnet", "forget": ["random=20"], "unlearn": ["finetune"], "seeds": 3}
+    )
+    asked = make_plan(words)
+    tried = tuning.Tuned("finetune", (tuning.Tried({"lr": 0.01}, {"retain_accuracy": 0.1}),))
+    tuning.write(tmp_path / "tuned.json", words, asked, [tried], seeds=1, share=0.2)
+    chosen = read(str(tmp_path / "tuned.json"))
+    assert len(make_plan(chosen).seeds) == 3
+    with pytest.raises(BadInput, match=r"--seeds: got 4, expected at most 3, .* tune again with --seeds 4"):
+        make_plan(choices({"seeds": 4}).over(chosen))
+
+
+def test_each_method_is_tuned_on_models_of_its_own_learner(tmp_path: Path) -> None:
+    words = choices(
+        {
+            "data": "digits", "limit": 200, "model": "mlp", "recipe": {"epochs": 6}, "forget": ["random=20"],
+            "unlearn": ["all"], "seeds": 1, "controls": 1, "threads": 1,
+        }
+    )  # fmt: skip
+    asked = make_plan(words)
+    asked = replace(asked, unlearners=tuple(u for u in asked.unlearners if u.needs or isinstance(u, Finetune)))
+    found = tuning.tune(asked, Store(tmp_path), trials=1, seeds=1)
+    assert [tuned.label for tuned in found] == ["finetune", "amnesiac"]
+    assert all(tuned.best for tuned in found), [tuned.trials for tuned in found]
 
 
 @pytest.mark.parametrize("changes", [{"trials": 0}, {"seeds": 0}, {"share": 0.0}, {"share": float("nan")}])

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from palimpsest.record import Cell, MeasureRow
+from palimpsest.record import SHARED, Cell, MeasureRow
 from palimpsest.types import Array, Cost, Ids, Measure, Scores
 
 
 @dataclass(frozen=True)
 class Place:
-    """What a cell is about. `by` is the attack's or the verifier's name; label is the method, empty for shared controls."""
+    """What a cell is about. `by` is the attack's or the verifier's name. label: the method; of controls that methods share, their
+    learner, empty for the audit's own."""
 
     by: str
     target: str
@@ -92,7 +93,7 @@ class Board:
         place: Place, attack: bool, settings: Mapping[str, Any], by_settings: Mapping[str, Any], learner: str
     ) -> dict[str, Any]:
         return {
-            "unlearner": place.label,
+            "unlearner": "" if place.target in SHARED else place.label,
             "settings": dict(settings),
             "learner": learner,
             "request": place.request,

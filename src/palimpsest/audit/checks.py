@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 
@@ -82,6 +82,7 @@ def broken_controls(
     forgotten: set[str],
     class_wise: bool,
     classes: int,
+    home: str = "",
 ) -> list[str]:
     """Reasons why the retrained controls cannot be trusted."""
     reasons = []
@@ -92,8 +93,8 @@ def broken_controls(
             break
     chance = 1.0 / classes
     for seed in seeds:
-        controls = board.replicas("accuracy", ("forget_accuracy", ()), "retrained", [seed], "", request)[0]
-        held = board.series("accuracy", ("heldout_accuracy", ()), "retrained", [seed], "", request)
+        controls = board.replicas("accuracy", ("forget_accuracy", ()), "retrained", [seed], home, request)[0]
+        held = board.series("accuracy", ("heldout_accuracy", ()), "retrained", [seed], home, request)
         for control in controls:
             if class_wise and control.low > chance:
                 reasons.append(
@@ -122,19 +123,17 @@ def self_checks(
     request_sizes: Sequence[int],
     broken: Sequence[str],
     sees: Mapping[str, str],
+    homes: Sequence[str] = ("",),
 ) -> list[Warning]:
-    """Warnings about the audit as a whole. sees: attack's name → what its threat model sees."""
+    """Warnings about the audit as a whole. sees: attack's name → what its threat model sees. homes: labels of shared controls."""
     found = [warn("control-out-of-range", reason) for reason in broken]
     chance = max(np.bincount(split.test.targets.cpu().numpy())) / len(split.test)
-    for seed in seeds:
-        base = board.series("accuracy", ("test_accuracy", ()), "original", [seed])
+    for seed, home in product(seeds, homes):
+        base = board.series("accuracy", ("test_accuracy", ()), "original", [seed], home)
         if base and base[0].low < chance + 0.05:
-            found.append(
-                warn(
-                    "base-accuracy-near-chance",
-                    f"seed {seed}: test accuracy {base[0].value:.1%}, guessing gives {chance:.1%}",
-                )
-            )
+            who = f"seed {seed}, learner {home}" if home else f"seed {seed}"
+            told = f"{who}: test accuracy {base[0].value:.1%}, guessing gives {chance:.1%}"
+            found.append(warn("base-accuracy-near-chance", told))
     for cell in board.cells:
         if cell.status == "failed":
             what = cell.attack or cell.verifier

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 from palimpsest.audit import checks, judge
 from palimpsest.audit.board import Board
 from palimpsest.audit.examine import examiners
 from palimpsest.audit.plan import Imported, Plan
-from palimpsest.audit.stage import Stage
+from palimpsest.audit.stage import Stage, labels
 from palimpsest.case import held_out
-from palimpsest.catalog import identity, name_of, plain
+from palimpsest.catalog import identity, name_of, plain, settings_of
 from palimpsest.record import Comparison, Record, Request, VerdictRow, Warning, hardware, versions
 from palimpsest.threat import same_weights
-from palimpsest.types import Split
+from palimpsest.types import Finding, Split
 
 
 def conclude(
@@ -25,9 +26,10 @@ def conclude(
     verdicts: list[VerdictRow] = []
     broken_everywhere: list[str] = []
     undecided: list[Warning] = []
-    for index in sorted({stage.index for stage in stages}):
-        mine = [stage for stage in stages if stage.index == index]
-        broken = _broken(board, mine, plan, split)
+    homes = list(dict.fromkeys(stage.home.name for stage in stages))
+    for index, home in product(sorted({stage.index for stage in stages}), homes):
+        mine = [stage for stage in stages if (stage.index, stage.home.name) == (index, home)]
+        broken = _broken(board, mine, split)
         broken_everywhere += broken
         for label in mine[0].unlearned:
             subject = _subject(label, mine)
@@ -40,13 +42,19 @@ def conclude(
                 for read in found.readings
                 if read.separation is not None and not plan.policy.decisive(read)
             ]
+        if home == homes[-1]:
+            verdicts += [_skipped(plan, label, index) for label in plan.skipped]
     sizes = [len(stage.requests[-1]) for stage in stages]
     sees = {name_of(attack): attack.threat.sees for attack in plan.attacks}
-    warnings = checks.self_checks(board, split, plan.seeds, sizes, broken_everywhere, sees) + checks.of_verdicts(
+    warnings = checks.self_checks(board, split, plan.seeds, sizes, broken_everywhere, sees, homes) + checks.of_verdicts(
         verdicts
     )
     if plan.imported:
         warnings += _of_imported(plan.imported, stages[0])
+    others = {
+        home.name: {"learner": identity(home.learner), "recipe": identity(home.recipe)}
+        for home in {stage.home.name: stage.home for stage in stages if stage.home.name}.values()
+    }
     trained_here = not plan.imported or plan.imported.retrain
     return Record(
         command=command,
@@ -65,6 +73,7 @@ def conclude(
         settings={
             "policy": plain(vars(plan.policy)),
             "controls": plan.controls,
+            **({"homes": others} if others else {}),
             **({"tuned": dict(plan.tuned)} if plan.tuned else {}),
         },
         cells=board.cells,
@@ -89,12 +98,19 @@ def _of_imported(imported: Imported, stage: Stage) -> list[Warning]:
     return [*found, checks.warn("weaker-control", f"{stands_in}; pass --retrained, or --recipe to train one")]
 
 
-def _broken(board: Board, mine: Sequence[Stage], plan: Plan, split: Split) -> list[str]:
+def _skipped(plan: Plan, label: str, index: int) -> VerdictRow:
+    settings, because = settings_of(labels(plan)[label]), [f"not run here: {plan.skipped[label]}"]
+    return VerdictRow(unlearner=label, settings=settings, request=index, verdict=Finding.INCONCLUSIVE, because=because)
+
+
+def _broken(board: Board, mine: Sequence[Stage], split: Split) -> list[str]:
     reasons: list[str] = []
     for stage in mine:
         ids = [control.ids for control in stage.controls]
         class_wise, classes = stage.whole_classes_only, len(split.classes)
-        reasons += checks.broken_controls(board, [stage.seed], stage.index, ids, stage.forgotten, class_wise, classes)
+        reasons += checks.broken_controls(
+            board, [stage.seed], stage.index, ids, stage.forgotten, class_wise, classes, stage.home.name
+        )
     return reasons
 
 
@@ -104,7 +120,8 @@ def _subject(label: str, mine: Sequence[Stage]) -> judge.Subject:
     alive = [(stage, m) for stage, m in zip(mine, made, strict=True) if not isinstance(m, Exception)]
     identical = bool(alive) and all(same_weights(stage.original.trained.model, m.trained.model) for stage, m in alive)
     class_wise = bool(mine[0].forgotten_classes)
-    return judge.Subject(label, mine[0].settings.get(label, {}), mine[0].index, class_wise, identical, tuple(failures))
+    settings, home = mine[0].settings.get(label, {}), mine[0].home
+    return judge.Subject(label, settings, mine[0].index, class_wise, home.told, home.name, identical, tuple(failures))
 
 
 def _data(split: Split, plan: Plan) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,17 +14,14 @@ from palimpsest.attack.base import Attack
 from palimpsest.audit.board import Board, Picture, Place
 from palimpsest.audit.controls import bias_matched
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import Stage
+from palimpsest.audit.stage import FAILURES, Stage, labels
 from palimpsest.audit.workshop import Made, Scored, Workshop
 from palimpsest.case import Case, halves, held_out
 from palimpsest.catalog import name_of, settings_of
-from palimpsest.errors import PalimpsestError, StoreError
+from palimpsest.errors import StoreError
 from palimpsest.store import digest
 from palimpsest.types import Array, Examples, Scores
 from palimpsest.verify.base import Verifier
-
-FAILURES = (PalimpsestError, RuntimeError, ArithmeticError, ValueError, np.linalg.LinAlgError)
-"""What makes a cell failed instead of ending the run; its reason is recorded. Anything else is a fault of ours and is raised."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +32,16 @@ class Seat:
     made: Made
     case: Callable[[], Case]
     about: Mapping[str, Any]
-    label: str = ""
+    label: str
     replica: int = 0
 
 
 def seats(stage: Stage) -> Iterator[Seat]:
     """The shared controls first, then each method followed by the control that is matched to it."""
 
-    def seat(target: str, made: Made, others: tuple[Made, ...], label: str = "", replica: int = 0) -> Seat:
+    shared = stage.home.name
+
+    def seat(target: str, made: Made, others: tuple[Made, ...], label: str = shared, replica: int = 0) -> Seat:
         about = {"controls": [other.key for other in others]}
         return Seat(target, made, lambda: stage.case(made, target, others), about, label, replica)
 
@@ -96,13 +96,28 @@ def _requests(stage: Stage) -> list[str]:
     return [digest(sorted(request.ids.tolist())) for request in stage.requests]
 
 
+def skip(plan: Plan, seed: int, board: Board) -> None:
+    """A row for each method that cannot be run on this case, with the reason."""
+    every = labels(plan)
+    for (label, reason), index, by in product(plan.skipped.items(), range(len(plan.forget)), examiners(plan)):
+        board.fail(
+            Place(name_of(by), "unlearned", seed, label, index),
+            reason,
+            attack=isinstance(by, Attack),
+            settings=settings_of(every[label]),
+            by_settings=settings_of(by),
+            learner=every[label].needs or name_of(plan.learner),
+            skipped=True,
+        )
+
+
 def examine(plan: Plan, stage: Stage, shop: Workshop, board: Board) -> None:
     """Puts the cells of one stage on the board."""
     for label, made in stage.unlearned.items():
         if isinstance(made, Exception):
             for by in examiners(plan):
                 place = Place(name_of(by), "unlearned", stage.seed, label, stage.index)
-                board.fail(place, f"unlearning failed: {made}", **_head(plan, stage, by, label))
+                board.fail(place, f"unlearning failed: {made}", **_head(stage, by, label))
     for seat in seats(stage):
         for by in examiners(plan):
             if _applies(by, seat):
@@ -124,7 +139,7 @@ def _applies(by: Attack | Verifier, seat: Seat) -> bool:
 
 def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Workshop, board: Board) -> None:
     place = Place(name_of(by), seat.target, stage.seed, seat.label, stage.index, seat.replica)
-    head = _head(plan, stage, by, seat.label)
+    head = _head(stage, by, seat.label)
     if isinstance(by, Verifier) and by.needs_control and not seat.about["controls"]:
         board.fail(place, "no other retrained control to compare with", **head, skipped=True)
         return
@@ -170,10 +185,10 @@ def _picture(place: Place, scores: Scores, attacked: Array) -> Picture:
     return Picture(place, scores.ids[:n], attacked, scores.axes["epsilon"][widest], before, after)
 
 
-def _head(plan: Plan, stage: Stage, by: Attack | Verifier, label: str) -> dict[str, Any]:
+def _head(stage: Stage, by: Attack | Verifier, label: str) -> dict[str, Any]:
     return {
         "attack": isinstance(by, Attack),
         "settings": stage.settings.get(label, {}),
         "by_settings": settings_of(by),
-        "learner": name_of(plan.learner),
+        "learner": stage.home.told,
     }

@@ -13,7 +13,7 @@ from palimpsest.audit.board import Board
 from palimpsest.audit.policy import Evidence, Policy, Reading
 from palimpsest.catalog import name_of
 from palimpsest.measures.intervals import LEVEL, average, difference
-from palimpsest.record import Comparison, MeasureRow, VerdictRow
+from palimpsest.record import SHARED, Comparison, MeasureRow, VerdictRow
 from palimpsest.types import Measure
 
 CONTROLS = ("retrained", "bias-matched", "placebo", "original")
@@ -21,12 +21,17 @@ CONTROLS = ("retrained", "bias-matched", "placebo", "original")
 
 @dataclass(frozen=True)
 class Subject:
-    """A method under judgement: its label, settings, request, and what stands against reading it at all."""
+    """A method under judgement: its label, settings, request, and what stands against reading it at all.
+
+    learner: who trained what it unlearns. home: the label of the controls that it shares with others.
+    """
 
     label: str
     settings: Mapping[str, Any]
     request: int
     class_wise: bool
+    learner: str = "plain"
+    home: str = ""
     identical: bool = False
     failed: tuple[str, ...] = ()
 
@@ -39,7 +44,7 @@ def compare(board: Board, subject: Subject, by: str, attack: bool, seeds: Sequen
         if own is None:
             continue
         for control in CONTROLS:
-            label = "" if control in ("retrained", "original") else subject.label
+            label = subject.home if control in SHARED else subject.label
             other = board.series(by, key, control, seeds, label, subject.request)
             if other is None:
                 continue
@@ -65,9 +70,9 @@ def reading(
     own = board.series(by, key, "unlearned", seeds, subject.label, subject.request)
     if own is None:
         return None
-    retrained = board.series(by, key, "retrained", seeds, "", subject.request)
+    retrained = board.series(by, key, "retrained", seeds, subject.home, subject.request)
     placebo = board.series(by, key, "placebo", seeds, subject.label, subject.request)
-    original = board.series(by, key, "original", seeds, "", subject.request)
+    original = board.series(by, key, "original", seeds, subject.home, subject.request)
     matched = board.series(by, key, "bias-matched", seeds, subject.label, subject.request)
     negative = retrained or placebo
 
@@ -84,7 +89,7 @@ def reading(
         by_seed=_by_seed(own, negative, matched, 1 - (1 - level) / len(seeds)),
         minus_matched=minus(own, matched),
         needs_match=needs_match,
-        noise=noise(board.replicas(by, key, "retrained", seeds, "", subject.request)),
+        noise=noise(board.replicas(by, key, "retrained", seeds, subject.home, subject.request)),
         matched_noise=noise(board.replicas(by, key, "bias-matched", seeds, subject.label, subject.request)),
     )
 
@@ -147,7 +152,8 @@ def gaps(board: Board, subject: Subject, needed: Sequence[str]) -> list[str]:
     return [
         f"{by} failed on {cell.target}, seed {cell.seed}: {cell.reason}"
         for cell in board.cells
-        if cell.status == "failed" and cell.request == subject.request and cell.unlearner in ("", subject.label)
+        if cell.status == "failed" and cell.request == subject.request
+        if cell.unlearner == subject.label or (not cell.unlearner and cell.learner == subject.learner)
         for by in [cell.attack or cell.verifier]
         if by in needed
     ]

@@ -46,7 +46,9 @@ class Imported:
 class Plan:
     """Data, model, what to forget and how, what to attack with, over which seeds.
 
-    forget: selections, in the order of the requests. controls: retrained models per seed. threads: None leaves torch's own number.
+    forget: selections, in the order of the requests. learners: those that single methods need, by name, beside the audit's own.
+    optional: labels of methods that are skipped where the case is not theirs. skipped: label → why. controls: retrained models per
+    seed and learner. threads: None leaves torch's own number.
     tuned: how the methods' settings were found (`tuning.Tuned.told` by method), for the record.
     """
 
@@ -58,6 +60,9 @@ class Plan:
     verifiers: tuple[Verifier, ...] = field(default_factory=every_verifier)
     recipe: Recipe = field(default_factory=Recipe)
     learner: Learner = field(default_factory=Plain)
+    learners: Mapping[str, Learner] = field(default_factory=dict)
+    optional: frozenset[str] = frozenset()
+    skipped: Mapping[str, str] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
     controls: int = 2
     policy: Policy = field(default_factory=Policy)

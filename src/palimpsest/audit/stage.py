@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,14 +17,38 @@ from palimpsest.case import Case, classes_gone
 from palimpsest.catalog import name_of, settings_of
 from palimpsest.errors import PalimpsestError, StoreError
 from palimpsest.forget.selection import select
+from palimpsest.learn.base import Learner
+from palimpsest.learn.recipe import Recipe
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
 from palimpsest.types import ForgetRequest, Split
+from palimpsest.unlearn.base import Unlearner
+
+FAILURES = (PalimpsestError, RuntimeError, ArithmeticError, ValueError, np.linalg.LinAlgError)
+"""What makes a cell failed instead of ending the run; its reason is recorded. Anything else is a fault of ours and is raised."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """A way of training with the methods, by label, that unlearn its models: an original and retrained controls of their own.
+
+    name: of the learner, and of what differs in its recipe; empty where both are the audit's own.
+    """
+
+    name: str
+    learner: Learner
+    recipe: Recipe
+    methods: Mapping[str, Unlearner] = field(default_factory=dict)
+
+    @property
+    def told(self) -> str:
+        """As cells name it."""
+        return self.name or name_of(self.learner)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The original, its retrained controls and the unlearned models (or why there is none) after `requests`."""
+    """The original, its retrained controls and the unlearned models (or why there is none) after `requests`, all of one learner."""
 
     seed: int
     split: Split
@@ -32,6 +56,7 @@ class Stage:
     original: Made
     controls: tuple[Made, ...]
     unlearned: Mapping[str, Made | Exception]
+    home: Home
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     answers: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = field(default_factory=WeakKeyDictionary, repr=False)
 
@@ -70,9 +95,9 @@ class Stage:
         return bool(np.isin(gone, self.forgotten_classes).all())
 
 
-def labels(plan: Plan) -> dict[str, Any]:
+def labels(plan: Plan) -> dict[str, Unlearner]:
     """Label → unlearner; a method that appears twice gets a number."""
-    found: dict[str, Any] = {}
+    found: dict[str, Unlearner] = {}
     for unlearner in plan.unlearners:
         name = name_of(unlearner)
         label, count = name, 1
@@ -81,6 +106,26 @@ def labels(plan: Plan) -> dict[str, Any]:
             label = f"{name}#{count}"
         found[label] = unlearner
     return found
+
+
+def homes(plan: Plan) -> list[Home]:
+    """The audit's own way of training with the methods that take it, then each further one with the methods that need it."""
+    found: dict[str, Home] = {}
+    for label, unlearner in labels(plan).items():
+        if label not in plan.skipped:
+            home = _home(plan, unlearner)
+            methods = {**found.get(home.name, home).methods, label: unlearner}
+            found[home.name] = replace(home, methods=methods)
+    return [found[name] for name in sorted(found, key=lambda name: (name != "", name))]
+
+
+def _home(plan: Plan, unlearner: Unlearner) -> Home:
+    learner = plan.learners.get(unlearner.needs, plan.learner)
+    other = {key: value for key, value in unlearner.needs_recipe.items() if getattr(plan.recipe, key) != value}
+    if learner is plan.learner and not other:
+        return Home("", learner, plan.recipe)
+    name = ", ".join([name_of(learner), *(f"{key} {value}" for key, value in other.items())])
+    return Home(name, learner, replace(plan.recipe, **other))
 
 
 def chosen_requests(plan: Plan, split: Split, task: Classification, seed: int) -> list[ForgetRequest]:
@@ -93,12 +138,12 @@ def chosen_requests(plan: Plan, split: Split, task: Classification, seed: int) -
     return requests
 
 
-def stages(plan: Plan, split: Split, shop: Workshop, seed: int) -> Iterator[Stage]:
-    """One stage per request, in order: each method unlearns from where its last request left it."""
+def stages(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> Iterator[Stage]:
+    """One stage per request, in order: each method of the home unlearns from where its last request left it."""
     rng = Rng(seed)
     chosen = chosen_requests(plan, split, shop.task, seed)
-    original = shop.fit(plan.learner, plan.recipe, plan.model, split.train, rng.child("original"))
-    current: dict[str, Made | Exception] = dict.fromkeys(labels(plan), original)
+    original = shop.fit(home.learner, home.recipe, plan.model, split.train, rng.child("original"))
+    current: dict[str, Made | Exception] = dict.fromkeys(home.methods, original)
     requests: list[ForgetRequest] = []
     remaining = split.train
     for index, request in enumerate(chosen):
@@ -106,10 +151,10 @@ def stages(plan: Plan, split: Split, shop: Workshop, seed: int) -> Iterator[Stag
         forget = remaining.only(request.ids.tolist())
         remaining = shop.task.remove(remaining, request.ids.tolist())
         controls = tuple(
-            shop.fit(plan.learner, plan.recipe, plan.model, remaining, rng.child("control", index, replica))
+            shop.fit(home.learner, home.recipe, plan.model, remaining, rng.child("control", index, replica))
             for replica in range(plan.controls)
         )
-        for label, unlearner in labels(plan).items():
+        for label, unlearner in home.methods.items():
             before = current[label]
             if isinstance(before, Exception):
                 continue
@@ -117,7 +162,7 @@ def stages(plan: Plan, split: Split, shop: Workshop, seed: int) -> Iterator[Stag
                 current[label] = shop.unlearn(unlearner, before, remaining, forget, rng.child("unlearn", label, index))
             except StoreError:  # a full disk is no fault of the method
                 raise
-            except (PalimpsestError, RuntimeError, ArithmeticError, ValueError, np.linalg.LinAlgError) as error:
+            except FAILURES as error:
                 current[label] = error  # the method's cells are recorded as failed, with this reason
         yield Stage(
             seed,
@@ -126,5 +171,6 @@ def stages(plan: Plan, split: Split, shop: Workshop, seed: int) -> Iterator[Stag
             original,
             controls,
             dict(current),
-            {label: settings_of(unlearner) for label, unlearner in labels(plan).items()},
+            home,
+            {label: settings_of(unlearner) for label, unlearner in home.methods.items()},
         )

@@ -20,7 +20,7 @@ def audit(
     limit: words.Limit = None,
     model: words.Model = None,
     forget: words.Forget = None,
-    unlearn: Annotated[str | None, typer.Option(metavar="A,B", help="Unlearning methods.")] = None,
+    unlearn: Annotated[str | None, typer.Option(metavar="A,B", help="Unlearning methods, or all.")] = None,
     attack: Annotated[str | None, typer.Option(metavar="A,B", help="Attacks.")] = None,
     verify: Annotated[
         str | None, typer.Option(metavar="A,B", help="Verifiers (default: all), beside accuracy.")
@@ -202,9 +202,12 @@ def tune(
     limit: words.Limit = None,
     model: words.Model = None,
     forget: words.Forget = None,
-    unlearn: Annotated[str | None, typer.Option(metavar="A,B", help="Unlearning methods.")] = None,
+    unlearn: Annotated[str | None, typer.Option(metavar="A,B", help="Unlearning methods, or all.")] = None,
     trials: Annotated[int, typer.Option(metavar="N", help="Settings tried of each method.")] = 20,
     tuning_seeds: Annotated[int, typer.Option(metavar="N", help="Seeds that each setting is tried on.")] = 2,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="N", help="Seeds that the audit will report, kept apart (default 3).")
+    ] = None,
     share: Annotated[float, typer.Option(help="Most that one run may cost, as a share of training.")] = 0.2,
     learner: words.Learner = None,
     recipe: words.Recipe = None,
@@ -224,7 +227,7 @@ def tune(
     if out.suffix != ".json" or out.is_dir():
         raise BadInput("--out", got=str(out), expected="a file name that ends in .json")
     given = {"data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "forget": forget,
-             "unlearn": unlearn, "threads": threads}  # fmt: skip
+             "unlearn": unlearn, "seeds": seeds, "threads": threads}  # fmt: skip
     chosen, asked = words.choose(given, settings, sets, preset="digits")
     read = reader(chosen)
     plan = make_plan(chosen, read, asked=asked, device=device)

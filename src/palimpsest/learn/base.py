@@ -98,6 +98,9 @@ class Learner(Checked, ABC):
         """The model that training starts from."""
         return self.skeleton(factory, task, rng)
 
+    def check(self, model: nn.Module, records: int, recipe: Recipe) -> None:
+        """Raises BadInput where so many records, this model or this recipe are not for this learner. Trains nothing."""
+
     def fit(
         self,
         task: Classification,
@@ -118,6 +121,7 @@ class Learner(Checked, ABC):
             got = f"{len(examples)} records in {len(present)} classes"
             raise BadInput("training records", got=got, expected="two records or more in two classes or more")
         model = self.start(factory, task, rng).to(device)
+        self.check(model, len(examples), recipe)
         initial = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
         kept = {f"initial/{name}": value for name, value in initial.items()}
         meter = Meter(device=device)

@@ -31,17 +31,22 @@ class Recorded(Learner):
 
     memory: float = setting(2.0, "GiB that the record may take", source="ours", least=0)
 
-    def learn(
-        self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
-        checkpoint: Checkpoint | None,
-    ) -> Mapping[str, Tensor]:  # fmt: skip
-        steps = recipe.epochs * len(batch_sizes(len(examples), recipe.batch_size))
-        start = flat_weights(model)
-        needed = gibibytes(steps, len(start), recipe.epochs * len(examples), start.element_size())
+    def check(self, model: nn.Module, records: int, recipe: Recipe) -> None:
+        steps, start = _steps(records, recipe), flat_weights(model)
+        needed = gibibytes(steps, len(start), recipe.epochs * records, start.element_size())
         if needed > self.memory:
             got = f"a record of {needed:.3g} GiB ({steps} steps of {len(start)} weights)"
             do = "raise recorded.memory, or train a smaller model in fewer or larger steps"
             raise BadInput("recorded.memory", got=got, expected=f"at most {self.memory:g} GiB", do=do)
-        recorder = Recorder(model, examples.ids, steps)
+
+    def learn(
+        self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
+        checkpoint: Checkpoint | None,
+    ) -> Mapping[str, Tensor]:  # fmt: skip
+        recorder = Recorder(model, examples.ids, _steps(len(examples), recipe))
         train(model, task, examples, recipe, rng=rng, meter=meter, checkpoint=checkpoint, observer=recorder)
         return recorder.finish(model).kept()
+
+
+def _steps(records: int, recipe: Recipe) -> int:
+    return recipe.epochs * len(batch_sizes(records, recipe.batch_size))

@@ -48,13 +48,14 @@ class Sharded(Learner):
         members = [factory.build(task, rng.child("shard", shard)) for shard in range(self.shards)]
         return Ensemble(members, self.aggregate)
 
+    def check(self, model: nn.Module, records: int, recipe: Recipe) -> None:
+        if self.shards > records:
+            raise BadInput("sharded.shards", got=self.shards, expected=f"at most {records}, the training records")
+
     def learn(
         self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
         checkpoint: Checkpoint | None,
     ) -> Mapping[str, Tensor]:  # fmt: skip
-        if self.shards > len(examples):
-            expected = f"at most {len(examples)}, the training records"
-            raise BadInput("sharded.shards", got=self.shards, expected=expected)
         root = rng.child("sharded").key
         every = dict.fromkeys(range(self.shards), 0)
         kept = self.slices_from(

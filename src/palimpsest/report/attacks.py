@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 from palimpsest.measures.auc import roc
+from palimpsest.record import SHARED
 from palimpsest.report.blocks import Block, Figure, Gallery, Paragraph, Section
 from palimpsest.report.figures import Line, Rates, against_epsilon, mean_roc, roc_curves
-from palimpsest.report.numbers import TARGETS, Numbers
+from palimpsest.report.numbers import Numbers
 from palimpsest.report.tables import by_epsilon, plain
 from palimpsest.report.wording import CONTROLS, interval
 
@@ -61,7 +62,7 @@ def _curves(numbers: Numbers, attack: str, request: int, image: bool) -> list[Fi
         lines = [
             Line(target, tuple(points))
             for target in CURVES
-            if (points := numbers.curve(attack, name, target, _owner(target, label), request))
+            if (points := numbers.curve(attack, name, target, numbers.owner(target, label), request))
         ]
         if not any(line.target == "unlearned" for line in lines):
             continue
@@ -75,13 +76,13 @@ def _curves(numbers: Numbers, attack: str, request: int, image: bool) -> list[Fi
 
 def _rocs(numbers: Numbers, attack: str, request: int) -> list[Figure]:
     """ROC curves of forgotten against held-out records, where the scores have a confidence and these two groups."""
-    shared = [line for target in ("original", "retrained") if (line := _rates(numbers, attack, target, "", request))]
     figures = []
     for label in numbers.methods(request):
         own = _rates(numbers, attack, "unlearned", label, request)
         if own is None:
             continue
-        lines = [own, *shared]
+        shared = (_rates(numbers, attack, target, numbers.owner(target, label), request) for target in SHARED)
+        lines = [own, *(line for line in shared if line)]
         alt = f"{label}, ROC of membership. " + ". ".join(line.words for line in lines)
         figures.append(
             Figure(_file(attack, "roc", label, request), _named(numbers, label, request), roc_curves(lines), alt)
@@ -106,12 +107,7 @@ def _rates(numbers: Numbers, attack: str, target: str, label: str, request: int)
 
 
 def _shown(numbers: Numbers, attack: str, label: str, request: int) -> set[str]:
-    return {target for target in CURVES if numbers.cells(attack, target, _owner(target, label), request)}
-
-
-def _owner(target: str, label: str) -> str:
-    """Controls that belong to all methods have no label."""
-    return label if target in TARGETS else ""
+    return {target for target in CURVES if numbers.cells(attack, target, numbers.owner(target, label), request)}
 
 
 def _named(numbers: Numbers, label: str, request: int) -> str:

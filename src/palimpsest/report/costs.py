@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from palimpsest.record import SHARED
 from palimpsest.report.blocks import Block, Entry, Section, Table
 from palimpsest.report.numbers import Numbers
 from palimpsest.report.wording import examiner, subject
@@ -24,20 +25,33 @@ def section(numbers: Numbers) -> Section:
 
 
 def _methods(numbers: Numbers, request: int) -> Table:
-    retraining = cost_of(numbers, "retrained", "", request)
     rows = []
-    subjects = [("original", ""), ("retrained", ""), *(("unlearned", label) for label in numbers.methods(request))]
-    for target, label in subjects:
+    shared = [(target, home) for home in numbers.homes for target in SHARED]
+    for target, label in [*shared, *(("unlearned", label) for label in numbers.methods(request))]:
         cost = cost_of(numbers, target, label, request)
+        retraining = cost_of(numbers, "retrained", numbers.owner("retrained", label), request)
         row = [Entry.of(subject(target, label))]
         for part in PARTS:
             value = cost.get(part, 0.0) / (2**20 if part == "peak_memory" else 1)
-            share = _share(value, retraining.get(part, 0.0)) if part in ("seconds", "samples") and label else ""
+            share = (
+                _share(value, retraining.get(part, 0.0))
+                if part in ("seconds", "samples") and target == "unlearned"
+                else ""
+            )
             row.append(Entry.of(_number(value), share, look="number"))
         rows.append(tuple(row))
     after = f" of request {request + 1}" if len(numbers.requests) > 1 else ""
-    note = "Means over seeds. Percentages are of retraining. A dash: not measured, as for weights that were trained elsewhere."
-    return Table(("Model", *PARTS.values()), tuple(rows), f"Cost of making each model{after}", note, frozenset({0, 1}))
+    note = (
+        "Means over seeds. Percentages are of retraining with the same learner. A dash: not measured, as for weights that were "
+        "trained elsewhere."
+    )
+    return Table(
+        ("Model", *PARTS.values()),
+        tuple(rows),
+        f"Cost of making each model{after}",
+        note,
+        frozenset(range(len(shared))),
+    )
 
 
 def cost_of(numbers: Numbers, target: str, label: str, request: int) -> Mapping[str, float]:
@@ -45,7 +59,7 @@ def cost_of(numbers: Numbers, target: str, label: str, request: int) -> Mapping[
     models = {
         (cell.seed, cell.replica): cell.cost
         for cell in numbers.record.cells
-        if (cell.target, cell.unlearner, cell.request) == (target, label, request) and cell.cost
+        if (cell.target, numbers.label(cell), cell.request) == (target, label, request) and cell.cost
     }
     return {part: float(np.mean([cost.get(part, 0.0) for cost in models.values()])) for part in PARTS} if models else {}
 

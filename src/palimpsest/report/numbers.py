@@ -15,12 +15,12 @@ from palimpsest.audit.board import pooled
 from palimpsest.catalog import configure, find
 from palimpsest.errors import PalimpsestError
 from palimpsest.measures.intervals import average
-from palimpsest.record import Cell, MeasureRow, Record, VerdictRow, read_scores
+from palimpsest.record import SHARED, Cell, MeasureRow, Record, VerdictRow, read_scores
 from palimpsest.report.wording import examiner
 from palimpsest.types import Measure, Scores
 
 TARGETS = ("unlearned", "bias-matched", "placebo")
-"""What belongs to one method, in the order in which it is shown. `original` and `retrained` belong to all."""
+"""What belongs to one method, in the order in which it is shown. `original` and `retrained` belong to all of one learner."""
 
 UNREADABLE = (PalimpsestError, ImportError, KeyError, ValueError, TypeError)
 """What stored scores raise that are gone, damaged, or were made by another version. The record's own numbers stand then."""
@@ -84,18 +84,36 @@ class Numbers:
         rows = (row for row in self.record.verdicts if (row.unlearner, row.request) == (label, request))
         return next(rows, None)
 
+    @cached_property
+    def homes(self) -> list[str]:
+        """Labels of the controls that methods share: empty for the audit's own learner, then other learners' names."""
+        return list(dict.fromkeys(self.label(cell) for cell in self.record.cells if cell.target in SHARED))
+
+    def label(self, cell: Cell) -> str:
+        """The method that a cell belongs to; of controls that methods share, their learner, empty for the audit's own."""
+        own = self.record.learner.get("name", "plain")
+        return cell.learner if cell.target in SHARED and cell.learner != own else cell.unlearner
+
+    def owner(self, target: str, label: str) -> str:
+        """Whose cells stand for `target` beside this method: its own, or its learner's where methods share them."""
+        if target not in SHARED:
+            return label
+        own = self.record.learner.get("name", "plain")
+        found = next((cell.learner for cell in self.record.cells if cell.unlearner == label), own)
+        return "" if found == own else found
+
     def cells(self, by: str, target: str, label: str, request: int) -> list[tuple[int, Cell]]:
         wanted = (by, target, label, request)
         return [
             (place, cell)
             for place, cell in enumerate(self.record.cells)
-            if (examiner(cell), cell.target, cell.unlearner, cell.request) == wanted
+            if (examiner(cell), cell.target, self.label(cell), cell.request) == wanted
         ]
 
     def subjects(self, by: str, request: int) -> Iterator[tuple[str, str]]:
         """(target, method) of all that this attack or verifier was to be run on: shared controls first."""
         methods = [(target, label) for label in self.methods(request) for target in TARGETS]
-        for target, label in [("original", ""), ("retrained", ""), *methods]:
+        for target, label in [*((target, home) for home in self.homes for target in SHARED), *methods]:
             if self.cells(by, target, label, request):
                 yield target, label
 

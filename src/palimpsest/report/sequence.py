@@ -43,16 +43,17 @@ def section(numbers: Numbers) -> Section | None:
 def _quality(numbers: Numbers, key: Key, label: str) -> Figure | None:
     lines = []
     for target in ("unlearned", "retrained", "original"):
-        owner = label if target == "unlearned" else ""
+        owner = numbers.owner(target, label)
         means = [(request + 1.0, numbers.mean("accuracy", key, target, owner, request)) for request in numbers.requests]
         lines.append(Line(target, tuple((at, mean.measure) for at, mean in means if mean)))
     return _figure(lines, label, key[0], title(key[0]), share=True)
 
 
 def _cost(numbers: Numbers, label: str) -> Figure | None:
-    unit = cost_of(numbers, "original", "", numbers.requests[0]).get("seconds", 0.0)
+    unit = cost_of(numbers, "original", numbers.owner("original", label), numbers.requests[0]).get("seconds", 0.0)
     lines = []
-    for target, owner in (("unlearned", label), ("retrained", "")) if unit > 0 else ():
+    for target in ("unlearned", "retrained") if unit > 0 else ():
+        owner = numbers.owner(target, label)
         spent, points = 0.0, []
         for request in numbers.requests:
             seconds = cost_of(numbers, target, owner, request).get("seconds")

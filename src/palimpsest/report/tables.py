@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from palimpsest.record import SHARED
 from palimpsest.report.blocks import Entry, Table
 from palimpsest.report.numbers import Key, Numbers
 from palimpsest.report.wording import Number, count, epsilon, interval, number, subject, title
@@ -45,7 +46,7 @@ def apart(row: Number) -> tuple[str, str]:
 
 def named(target: str, label: str) -> Entry:
     """The first column's entry."""
-    return Entry.of(subject(target, label), look="minor" if label and target != "unlearned" else "text")
+    return Entry.of(subject(target, label), look="text" if target in (*SHARED, "unlearned") else "minor")
 
 
 def accuracies(numbers: Numbers, request: int) -> Table | None:
@@ -60,7 +61,7 @@ def accuracies(numbers: Numbers, request: int) -> Table | None:
             own = target == "unlearned"
             gap = difference(numbers, "accuracy", (name, ()), label, request, "retrained") if own else Entry.of("")
             row.append(gap)
-        if not label:
+        if target in SHARED:
             strong.add(len(rows))
         rows.append(tuple(row))
     if not rows:
@@ -90,7 +91,7 @@ def by_epsilon(numbers: Numbers, attack: str, request: int, name: str, image: bo
         for control in controls:
             own = target == "unlearned"
             row.append(difference(numbers, attack, keys[-1], label, request, control) if own else Entry.of(""))
-        if not label:
+        if target in SHARED:
             strong.add(len(rows))
         rows.append(tuple(row))
     return Table(tuple(columns), tuple(rows), f"{attack}: {title(name)}", strong=frozenset(strong))
@@ -107,7 +108,7 @@ def plain(numbers: Numbers, by: str, request: int, keys: Sequence[Key], caption:
                 row.append(judged(numbers, by, key, label, request))
             else:
                 row.append(measured(numbers, by, key, target, label, request))
-        if not label:
+        if target in SHARED:
             strong.add(len(rows))
         rows.append(tuple(row))
     columns = ("Model", *(heading(key) for key in keys))
@@ -148,7 +149,7 @@ def failures(numbers: Numbers) -> Table | None:
         if cell.status != "ok":
             by = cell.attack or cell.verifier or "none"
             request = str(cell.request + 1) if len(numbers.requests) > 1 else ""
-            row = (cell.status, subject(cell.target, cell.unlearner), by, request, cell.reason)
+            row = (cell.status, subject(cell.target, numbers.label(cell)), by, request, cell.reason)
             found.setdefault(row, []).append(str(cell.seed))
     if not found:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from palimpsest.report.blocks import Entry, Section, Table
 from palimpsest.report.numbers import Key, Numbers
 from palimpsest.report.tables import compared, difference, measured
-from palimpsest.report.wording import CONTROLS, VERDICTS, count, epsilon, listed
+from palimpsest.report.wording import CONTROLS, VERDICTS, count, epsilon, listed, subject
 
 
 def headline(numbers: Numbers) -> str:
@@ -96,14 +96,16 @@ def section(numbers: Numbers) -> Section:
             first = (Entry.of(label + _which(numbers, request)), finding, Entry(because, "list"))
             rows.append(row(first, "unlearned", label, request))
         present = {cell.target for cell in numbers.record.cells if cell.request == request}
-        for target in [name for name in ("retrained", "original") if name in present]:
+        for target, home in [
+            (name, home) for home in numbers.homes for name in ("retrained", "original") if name in present
+        ]:
             shared.add(len(rows))
             first = (
-                Entry.of(target + _which(numbers, request)),
+                Entry.of(subject(target, home) + _which(numbers, request)),
                 Entry.of("control"),
                 Entry.of(CONTROLS[target], look="list"),
             )
-            rows.append(row(first, target, "", request))
+            rows.append(row(first, target, home, request))
     table = Table(tuple(columns), tuple(rows), "", intervals(numbers), frozenset(shared))
     return Section("verdicts", "Verdicts", (table,))
 

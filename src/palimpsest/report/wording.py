@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from palimpsest.record import Cell, MeasureRow
+from palimpsest.record import SHARED, Cell, MeasureRow
 from palimpsest.types import Finding, Measure
 
 VERDICTS: Mapping[Finding, str] = {
@@ -108,6 +108,8 @@ def subject(target: str, label: str) -> str:
     """Who sits in the subject's place, as a table's first column says it."""
     if target == "unlearned":
         return label or target
+    if target in SHARED:
+        return f"{target} ({label})" if label else target
     return f"{label}: {target} control" if label else target
 
 

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import labels
+from palimpsest.audit.runnable import runnable
+from palimpsest.audit.stage import FAILURES, homes, labels
 from palimpsest.audit.workshop import Workshop
 from palimpsest.disk import disk_errors, write_atomically
-from palimpsest.errors import BadInput, PalimpsestError, StoreError
+from palimpsest.errors import BadInput, StoreError
+from palimpsest.options import UNLEARN
 from palimpsest.presets import Choices
 from palimpsest.rng import determinism
 from palimpsest.store import Store
@@ -24,8 +26,6 @@ from palimpsest.tuning.arena import Arena, arenas
 from palimpsest.tuning.space import Space
 from palimpsest.types import Split
 from palimpsest.unlearn.base import Unlearner
-
-FAILURES = (PalimpsestError, RuntimeError, ArithmeticError, ValueError, np.linalg.LinAlgError)
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,14 @@ def tune(
     with determinism(plan.threads):
         split = (split or plan.data.load()).to(plan.device)
         shop = Workshop(store, Classification.of(split), split.fingerprint, plan.device, split.validation)
-        places = arenas(plan, split, shop, seeds)
-        say(f"{split.name}: {seeds} tuning seeds, original and {plan.controls} retrained controls each, ready")
+        plan = runnable(plan, split, shop.task)
+        for label, reason in plan.skipped.items():
+            say(f"{label}: skipped, {reason}")
         found = []
-        for label, unlearner in labels(plan).items():
-            if spaces[label]:
+        for home in homes(plan):
+            searched = {label: unlearner for label, unlearner in home.methods.items() if spaces[label]}
+            places = arenas(plan, home, split, shop, seeds) if searched else ()
+            for label, unlearner in searched.items():
                 tuned = _searched(label, unlearner, spaces[label], places, trials, share)
                 told = f"gap {tuned.best.total:.3f}, was {tuned.trials[0].total:.3f}" if tuned.best else "all failed"
                 say(f"{label}: {trials} trials, {told}")
@@ -116,14 +119,17 @@ FULL = "exact_unlearning_k"
 def write(out: Path, chosen: Choices, plan: Plan, found: Sequence[Tuned], *, seeds: int, share: float) -> None:
     """A settings file with what was chosen and the best settings of each method; EU-k comes once more with its full schedule."""
     settings = {name: dict(fields) for name, fields in chosen.settings.items()}
-    names = [name.partition("#")[0] for name in labels(plan)]
+    names = list(UNLEARN if chosen.unlearn is None else chosen.unlearn)
     for tuned in found:
         if tuned.best:
             settings[tuned.label] = {**settings.get(tuned.label, {}), **tuned.best.settings}
-    if FULL in names and names.count(FULL) == 1:
+    if FULL in labels(plan) and f"{FULL}#2" not in labels(plan):
         names.append(FULL)
         settings[f"{FULL}#2"] = {**chosen.settings.get(FULL, {}), "lr": None, "epochs": None}
-    told = {tuned.label: {**tuned.told(), "seeds": seeds, "share": share} for tuned in found}
+    budget: dict[str, Any] = {"seeds": seeds, "share": share}
+    if any(selection.startswith("random") for selection in plan.forget):
+        budget["apart"] = len(plan.seeds)  # another seed forgets other records, and tuning may have met those
+    told = {tuned.label: {**tuned.told(), **budget} for tuned in found}
     about = f"settings found by `palimpsest tune` for {', '.join(plan.forget)}"
     found_too = {"about": about, "unlearn": tuple(names), "settings": settings, "tuned": told, "scale": ""}
     content = chosen.model_copy(update=found_too)

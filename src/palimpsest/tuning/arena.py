@@ -9,7 +9,7 @@ import numpy as np
 
 from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import Stage, chosen_requests
+from palimpsest.audit.stage import Home, Stage, chosen_requests
 from palimpsest.audit.workshop import Made, Workshop
 from palimpsest.catalog import name_of
 from palimpsest.errors import BadInput
@@ -75,16 +75,16 @@ class Arena:
     wanted: dict[str, float]
 
     @staticmethod
-    def build(plan: Plan, split: Split, shop: Workshop, seed: int) -> Arena:
+    def build(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> Arena:
         request = elsewhere(plan, split, shop.task, seed)
         retain, forget = split.train.without(request.ids.tolist()), split.train.only(request.ids.tolist())
         rng, aside = Rng(seed), for_tuning(split)
-        original = shop.fit(plan.learner, plan.recipe, plan.model, split.train, rng.child("original"))
+        original = shop.fit(home.learner, home.recipe, plan.model, split.train, rng.child("original"))
         controls = tuple(
-            shop.fit(plan.learner, plan.recipe, plan.model, retain, rng.child("control", 0, replica))
+            shop.fit(home.learner, home.recipe, plan.model, retain, rng.child("control", 0, replica))
             for replica in range(plan.controls)
         )
-        stage = Stage(seed, aside, (request,), original, controls, {})
+        stage = Stage(seed, aside, (request,), original, controls, {}, home)
         empty = Arena(stage, shop, retain, forget, {})
         found = [empty.measured(control) for control in controls]
         return replace(empty, wanted={name: float(np.mean([one[name] for one in found])) for name in found[0]})
@@ -121,5 +121,5 @@ class Arena:
         return {name: abs(value - self.wanted[name]) for name, value in self.measured(made).items()}
 
 
-def arenas(plan: Plan, split: Split, shop: Workshop, count: int) -> Sequence[Arena]:
-    return [Arena.build(plan, split, shop, FIRST_SEED + index) for index in range(count)]
+def arenas(plan: Plan, home: Home, split: Split, shop: Workshop, count: int) -> Sequence[Arena]:
+    return [Arena.build(plan, home, split, shop, FIRST_SEED + index) for index in range(count)]

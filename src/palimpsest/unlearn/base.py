@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from palimpsest.catalog import Checked, name_of
 from palimpsest.errors import BadInput
@@ -70,6 +71,7 @@ class Unlearner(Checked, ABC):
             )
         if self.needs_recipe and trained.recipe is not None:
             self.check_recipe(trained.recipe)
+        self.check_model(trained.model)
         device = trained.device
         model = copy.deepcopy(trained.model)
         for parameter in model.parameters():
@@ -89,6 +91,13 @@ class Unlearner(Checked, ABC):
         kept = trained.kept if changed is None else changed
         ids = np.setdiff1d(trained.ids, forget.ids)
         return replace(trained, model=model, ids=ids, cost=meter.cost, kept=kept, budget=self.budget(kept))
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raises BadInput for a model of a kind that this method, at its settings, cannot unlearn."""
+        mixing = next((module for module in model.modules() if isinstance(module, (_BatchNorm, _DropoutNd))), None)
+        if mixing is not None and not self.mixes:
+            got, do = f"a model with {type(mixing).__name__}", "use linear, mlp or a model of your own"
+            raise BadInput(name_of(self), got=got, expected="one without batch norm and dropout", do=do)
 
     def check_recipe(self, recipe: Recipe) -> None:
         """Raises BadInput where a model that was trained so cannot be unlearned by this method."""

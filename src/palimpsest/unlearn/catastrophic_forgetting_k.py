@@ -61,6 +61,10 @@ class CatastrophicForgettingK(Unlearner):
         for parameter in model.parameters():
             parameter.requires_grad_(True)
 
+    def check_model(self, model: nn.Module) -> None:
+        super().check_model(model)
+        self.last(model)
+
     def last(self, model: nn.Module) -> list[nn.Module]:
         """The last k blocks. Raises BadInput where the model has fewer."""
         found = blocks(model)

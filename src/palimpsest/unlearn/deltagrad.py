@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
 
 from palimpsest.catalog import setting
 from palimpsest.errors import BadInput
@@ -147,11 +145,7 @@ def gradient_sum(
 
 
 def check(model: nn.Module, run: Trajectory, recipe: Recipe) -> None:
-    """Raises BadInput for a model or a run that cannot be walked again record by record."""
-    mixing = next((module for module in model.modules() if isinstance(module, (_BatchNorm, _DropoutNd))), None)
-    if mixing is not None:
-        got, do = f"a model with {type(mixing).__name__}", "use linear, mlp or a model of your own"
-        raise BadInput("deltagrad", got=got, expected="one without batch norm and dropout", do=do)
+    """Raises BadInput for a run that cannot be walked again record by record."""
     if run.origin == "subtracted":
         got = "a run with updates taken out of it, as amnesiac leaves it"
         raise BadInput("deltagrad", got=got, expected="one whose gradients belong to its weights")

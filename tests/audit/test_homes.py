@@ -1,0 +1,129 @@
+"""Methods that need another way of training stand beside the others, each against an original and controls of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from palimpsest.catalog import members
+from palimpsest.cli import main
+from palimpsest.record import Record, read
+from palimpsest.types import Finding
+
+CONVEX = {"certified_removal", "descent_to_delete", "deltagrad"}
+"""The only methods that need not run on the embedded default: their theory is for convex models."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every method on a few digits, with everything but their number as in the embedded default."""
+    place = tmp_path_factory.mktemp("all")
+    asked = [
+        "audit",
+        "--unlearn",
+        "all",
+        "--limit",
+        "120",
+        "--seeds",
+        "1",
+        "--controls",
+        "2",
+        "--verify",
+        "retrain_gap",
+    ]
+    few = ["--set", "recipe.epochs=2", "--attack", "confidence_membership"]
+    assert main([*asked, *few, "--store", str(place / "store"), "--out", str(place / "out")]) == 0
+    return place / "out"
+
+
+@pytest.fixture(scope="module")
+def record(folder: Path) -> Record:
+    return read(folder)
+
+
+def test_all_gives_every_method_a_row(record: Record) -> None:
+    assert [row.unlearner for row in record.verdicts].count("retrain") == 1
+    assert {row.unlearner for row in record.verdicts} == set(members("unlearners"))
+
+
+def test_only_methods_for_convex_models_are_skipped_and_say_why(record: Record) -> None:
+    skipped = [cell for cell in record.cells if cell.unlearner and cell.status == "skipped"]
+    assert {cell.unlearner for cell in skipped} == CONVEX
+    reasons = ("expected a model that is linear", "without batch norm")
+    assert all(any(reason in cell.reason for reason in reasons) for cell in skipped)
+    for row in record.verdicts:
+        if row.unlearner in CONVEX:
+            assert row.verdict == Finding.INCONCLUSIVE
+            assert "not run here" in row.because[0]
+    assert not [cell for cell in record.cells if cell.status == "failed"]
+
+
+def test_each_way_of_training_has_its_own_original_and_controls(record: Record) -> None:
+    ways = {cell.learner for cell in record.cells if cell.unlearner not in CONVEX}
+    assert ways == {"plain", "recorded", "sharded"}
+    for way in ways:
+        shared = {(c.target, c.replica) for c in record.cells if c.learner == way and not c.unlearner}
+        assert shared == {("original", 0), ("retrained", 0), ("retrained", 1)}
+    assert record.settings["homes"].keys() == {"recorded", "sharded"}
+
+
+def test_a_recipe_that_a_method_needs_is_its_own(tmp_path: Path) -> None:
+    few = ["--model", "mlp", "--limit", "120", "--seeds", "1", "--controls", "1", "--set", "recipe.epochs=1"]
+    where = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+    assert main(["audit", "--unlearn", "finetune,deltagrad", "--attack", "confidence_membership", *few, *where]) == 0
+    found = read(tmp_path / "out")
+    assert {(c.unlearner, c.learner) for c in found.cells if c.unlearner and c.status == "ok"} == {
+        ("finetune", "plain"),
+        ("deltagrad", "recorded, momentum 0.0"),
+    }
+    assert found.settings["homes"]["recorded, momentum 0.0"]["recipe"]["momentum"] == 0
+    assert found.recipe is not None
+    assert found.recipe["momentum"] == 0.9
+
+
+def test_a_method_is_compared_with_the_controls_of_its_own_learner(record: Record) -> None:
+    for name, way in (("sisa", "sharded"), ("amnesiac", "recorded"), ("finetune", "plain")):
+        rows = [r for r in record.comparisons if r.unlearner == name and r.difference.name == "test_accuracy"]
+        control = [
+            m.value
+            for c in record.cells
+            if (c.learner, c.target, c.verifier) == (way, "retrained", "accuracy")
+            for m in c.measures
+            if m.name == "test_accuracy"
+        ]
+        (found,) = [row.control for row in rows if row.minus == "retrained"]
+        assert found == pytest.approx(sum(control) / 2)
+
+
+def test_the_report_names_whose_controls_they_are(folder: Path) -> None:
+    text = (folder / "report.md").read_text(encoding="utf-8")
+    for name in ("retrained (sharded)", "original (recorded)"):
+        assert name in text
+
+
+def test_a_method_that_was_named_is_not_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["audit", "--limit", "100", "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+    assert main([*asked, "--unlearn", "finetune,certified_removal"]) == 2
+    assert "expected a model that is linear" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_methods_that_all_need_one_learner_are_the_audits_own(tmp_path: Path) -> None:
+    few = [
+        "--limit",
+        "120",
+        "--seeds",
+        "1",
+        "--controls",
+        "1",
+        "--set",
+        "recipe.epochs=1",
+        "--attack",
+        "confidence_membership",
+    ]
+    asked = ["audit", "--unlearn", "sisa", *few, "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+    assert main(asked) == 0
+    found = read(tmp_path / "out")
+    assert found.learner["name"] == "sharded"
+    assert {cell.learner for cell in found.cells} == {"sharded"}
