@@ -11,7 +11,17 @@ import pytest
 import palimpsest
 
 ORDER = (
-    ("types", "errors", "rng", "bounds", "catalog", "disk", "store", "progress"),  # their own order is FOUNDATION
+    (
+        "types",
+        "errors",
+        "rng",
+        "bounds",
+        "catalog",
+        "disk",
+        "store",
+        "progress",
+        "workers",
+    ),  # their own order is FOUNDATION
     ("task",),
     ("data",),
     ("models",),
@@ -35,7 +45,7 @@ ORDER = (
     ("cli", "service"),
 )
 """Entries of one line do not import each other; a later line imports from earlier ones."""
-FOUNDATION = ("errors", "types", "rng", "bounds", "catalog", "disk", "store", "progress")
+FOUNDATION = ("errors", "types", "rng", "bounds", "catalog", "disk", "store", "progress", "workers")
 
 
 def ranks() -> dict[str, tuple[int, int]]:

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 
 class PalimpsestError(Exception):
     """Base of all errors of this package. The command line prints its text as one line and exits 2."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _as_it_was, (
+            type(self),
+            str(self),
+        )  # from worker processes; subclasses take other arguments than their text
 
 
 class BadInput(PalimpsestError):
@@ -53,8 +60,18 @@ class CorruptArtifact(StoreError):
     """An artifact's bytes do not have the hash in its manifest."""
 
 
+class WorkerDied(PalimpsestError):
+    """Worker processes were killed again and again before they finished anything."""
+
+
 class NothingAudited(PalimpsestError):
     """No attack and no verifier completed: a verdict would be vacuous."""
+
+
+def _as_it_was(cls: type[PalimpsestError], text: str) -> PalimpsestError:
+    error = cls.__new__(cls)
+    Exception.__init__(error, text)
+    return error
 
 
 def told(error: BaseException) -> str:

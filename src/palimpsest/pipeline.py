@@ -6,20 +6,22 @@ import datetime
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from palimpsest import record as records
 from palimpsest import report
+from palimpsest.audit.apart import make_apart
 from palimpsest.audit.board import Board, Picture
 from palimpsest.audit.conclude import conclude
+from palimpsest.audit.crew import Bench
 from palimpsest.audit.examine import examine, skip
 from palimpsest.audit.imported import imported_stage, trained_part
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.runnable import runnable
 from palimpsest.audit.stage import Stage, chosen_requests, homes, stages
 from palimpsest.audit.workshop import Workshop
-from palimpsest.data import memory_map
-from palimpsest.data.base import Dataset
+from palimpsest.data.memory_map import unkept
 from palimpsest.errors import NothingAudited, StoreError
 from palimpsest.record import Record
 from palimpsest.report import panels
@@ -27,6 +29,7 @@ from palimpsest.rng import determinism
 from palimpsest.store import Store
 from palimpsest.task import Classification
 from palimpsest.types import Examples, Split
+from palimpsest.workers import Workers
 
 Say = Callable[[str], None]
 
@@ -36,15 +39,25 @@ def silent(text: str) -> None:
 
 
 def audit(
-    plan: Plan, store: Store, out: Path, *, split: Split | None = None, command: str = "", say: Say = silent
+    plan: Plan,
+    store: Store,
+    out: Path,
+    *,
+    split: Split | None = None,
+    command: str = "",
+    say: Say = silent,
+    workers: Workers = Workers(),  # noqa: B008 - frozen
 ) -> Record:
     """Runs the plan, writes record, scores and report into `out`, and returns the record.
 
-    split: the plan's data, where they have been read already. What the store already holds is not made again. A store that
-    redacts is left without attacked inputs of this audit, and the disk without a memory map of its data. Raises BadInput,
-    before anything is trained, where the plan cannot be carried out, StoreError where store or `out` cannot be written to,
-    and NothingAudited where no attack and no verifier completed.
+    split: the plan's data, where they have been read already. workers: processes that models and scores are made by, each with the
+    plan's number of threads (one where it has none); the record is that of a run without them at as many threads. What the store
+    already holds is not made again. A store that redacts is left without attacked inputs of this audit, and the disk without a
+    memory map of its data. Raises BadInput, before anything is trained, where the plan cannot be carried out, StoreError where
+    store or `out` cannot be written to, and NothingAudited where no attack and no verifier completed.
     """
+    if workers.count > 1 and plan.threads is None:
+        plan = replace(plan, threads=1)
     started, begin = datetime.datetime.now(datetime.UTC), time.perf_counter()
     with determinism(plan.threads):
         split = split or plan.data.load()
@@ -59,6 +72,8 @@ def audit(
         )
         plan = _refuse_early(plan, split, shop, out)
         board, passed = Board(), []
+        if workers.count > 1:
+            make_apart(plan, Bench(split, shop), workers)
         for seed in plan.seeds:
             skip(plan, seed, board)
             for stage in all_stages(plan, split, shop, seed):
@@ -87,12 +102,6 @@ def audit(
         say(f"took attacked inputs of earlier runs out of {shop.made['redacted']} score sets in the store")
     say(f"made {shop.made['models']} models and {shop.made['scores']} score sets; the rest came from the store")
     return done
-
-
-def unkept(data: Dataset, split: Split) -> Split:
-    """The data, without the memory map that reading them may have left (or found): they stay readable in this process."""
-    memory_map.unkeep(memory_map.cache_folder(getattr(data, "cache", "")), split.fingerprint)
-    return split
 
 
 def all_stages(plan: Plan, split: Split, shop: Workshop, seed: int) -> Iterator[Stage]:

@@ -119,9 +119,14 @@ def examine(plan: Plan, stage: Stage, shop: Workshop, board: Board) -> None:
                 place = Place(name_of(by), "unlearned", stage.seed, label, stage.index)
                 board.fail(place, f"unlearning failed: {made}", **_head(stage, by, label))
     for seat in seats(stage):
-        for by in examiners(plan):
-            if _applies(by, seat):
-                _cell(plan, stage, seat, by, shop, board)
+        examine_seat(plan, stage, seat, shop, board)
+
+
+def examine_seat(plan: Plan, stage: Stage, seat: Seat, shop: Workshop, board: Board) -> None:
+    """Puts the cells of one model on the board."""
+    for by in examiners(plan):
+        if _applies(by, seat):
+            _cell(plan, stage, seat, by, shop, board)
 
 
 def examiners(plan: Plan) -> list[Attack | Verifier]:

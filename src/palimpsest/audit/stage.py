@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -21,7 +22,7 @@ from palimpsest.learn.base import Learner
 from palimpsest.learn.recipe import Recipe
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
-from palimpsest.types import ForgetRequest, Split
+from palimpsest.types import Examples, ForgetRequest, Split
 from palimpsest.unlearn.base import Unlearner
 
 FAILURES = (PalimpsestError, RuntimeError, ArithmeticError, ValueError, np.linalg.LinAlgError)
@@ -138,22 +139,30 @@ def chosen_requests(plan: Plan, split: Split, task: Classification, seed: int) -
     return requests
 
 
+def fits(plan: Plan, split: Split, task: Classification, seed: int) -> list[tuple[Examples, Rng]]:
+    """What is trained on what, with which stream: the original, then the retrained controls of each request in order."""
+    rng, remaining = Rng(seed), split.train
+    found = [(remaining, rng.child("original"))]
+    for index, request in enumerate(chosen_requests(plan, split, task, seed)):
+        remaining = task.remove(remaining, request.ids.tolist())
+        found += [(remaining, rng.child("control", index, replica)) for replica in range(plan.controls)]
+    return found
+
+
 def stages(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> Iterator[Stage]:
     """One stage per request, in order: each method of the home unlearns from where its last request left it."""
-    rng = Rng(seed)
-    chosen = chosen_requests(plan, split, shop.task, seed)
-    original = shop.fit(home.learner, home.recipe, plan.model, split.train, rng.child("original"))
+    trained = (
+        shop.fit(home.learner, home.recipe, plan.model, examples, rng)
+        for examples, rng in fits(plan, split, shop.task, seed)
+    )
+    original, rng, remaining = next(trained), Rng(seed), split.train
     current: dict[str, Made | Exception] = dict.fromkeys(home.methods, original)
     requests: list[ForgetRequest] = []
-    remaining = split.train
-    for index, request in enumerate(chosen):
+    for index, request in enumerate(chosen_requests(plan, split, shop.task, seed)):
         requests.append(request)
         forget = remaining.only(request.ids.tolist())
         remaining = shop.task.remove(remaining, request.ids.tolist())
-        controls = tuple(
-            shop.fit(home.learner, home.recipe, plan.model, remaining, rng.child("control", index, replica))
-            for replica in range(plan.controls)
-        )
+        controls = tuple(islice(trained, plan.controls))
         for label, unlearner in home.methods.items():
             before = current[label]
             if isinstance(before, Exception):

@@ -69,15 +69,23 @@ class Scored:
     shown: Tensor | None = None
 
 
+class NotMade(Exception):
+    """A model or scores that the store does not have, where nothing is to be made."""
+
+
 @dataclass(frozen=True)
 class Workshop:
-    """Makes, stores and loads. `made` counts what was not in the store, `redacted` the scores in it that lost attacked inputs."""
+    """Makes, stores and loads. `made` counts what was not in the store, `redacted` the scores in it that lost attacked inputs.
+
+    closed: raise NotMade instead of making anything.
+    """
 
     store: Store
     task: Classification
     fingerprint: str
     device: str = "cpu"
     validation: Examples | None = None
+    closed: bool = False
     made: dict[str, int] = field(default_factory=lambda: {"models": 0, "scores": 0, "redacted": 0})
 
     def fit(self, learner: Learner, recipe: Recipe, factory: Model, examples: Examples, rng: Rng) -> Made:
@@ -86,6 +94,7 @@ class Workshop:
         spec["ids"] = digest(sorted(examples.ids.tolist()))
         found = self.store.get("model", spec)
         if found is None:
+            self._open()
             trained = learner.fit(
                 self.task,
                 examples,
@@ -114,6 +123,7 @@ class Workshop:
         holds = ids if unlearner.guarantee == "exact" else before.holds
         found = self.store.get("model", spec)
         if found is None:
+            self._open()
             resumable = replace(before.trained, checkpoint=Checkpoint(self.store, spec), validation=self.validation)
             trained = unlearner.unlearn(resumable, retain, forget, rng=rng)
             bad = not_finite(trained.model.state_dict(), before.trained.model.state_dict())
@@ -196,6 +206,7 @@ class Workshop:
         if found is not None and pictured and not self.store.redact and found.info.get(WITHHELD):
             found = None
         if found is None:
+            self._open()
             start = wall()
             scores, guess = run()
             seconds = wall() - start
@@ -214,6 +225,10 @@ class Workshop:
         scores = Scores(found.info["unit"], np.asarray(found.info["ids"], dtype=np.str_), arrays, axes)
         shown = None if self.store.redact else found.tensors.get(ATTACKED)
         return Scored(found.key, scores, found.info["seconds"], shown)
+
+    def _open(self) -> None:
+        if self.closed:
+            raise NotMade
 
     def _spec(self, rng: Rng, **makers: Any) -> dict[str, Any]:
         return {

@@ -43,6 +43,14 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 and so 
 Threads = Annotated[
     str | None, typer.Option("--threads", metavar="N", help="Threads of torch; results depend on them.")
 ]
+Workers = Annotated[
+    int,
+    typer.Option("--workers", metavar="N", min=1, help="Processes that work side by side, with --threads (or 1) each."),
+]
+Backend = Annotated[
+    str,
+    typer.Option("--backend", metavar="NAME", help="Whose processes: processes (this machine's) or ray (a cluster's)."),
+]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed.")]
 TrainIds = Annotated[
     str | None,

@@ -50,6 +50,8 @@ def audit(
     store: words.StoreFolder = words.STORE,
     device: words.Device = "cpu",
     threads: words.Threads = None,
+    workers: words.Workers = 1,
+    backend: words.Backend = "processes",
     redact: Annotated[bool, typer.Option("--redact", help="Keep records' contents out of store and report.")] = False,
     require: Annotated[
         str | None, typer.Option(metavar="forgotten", help="Exit 3 where any verdict is another.")
@@ -60,11 +62,13 @@ def audit(
     Without data and settings it runs the embedded default, the preset "digits". With --original and --unlearned it audits
     weights that were trained and unlearned elsewhere.
     """
+    from palimpsest.data.memory_map import unkept
     from palimpsest.options import dataset, imported_weights, make_plan, reader
     from palimpsest.pipeline import audit as run
-    from palimpsest.pipeline import unkept
     from palimpsest.store import Store
+    from palimpsest.workers import Workers
 
+    crew = Workers(workers, backend)  # type: ignore[arg-type]
     if require not in (None, "forgotten"):
         raise UnknownName("--require", got=str(require), known=["forgotten"])
     given = {
@@ -86,7 +90,13 @@ def audit(
     folder = out or Path("out") / Path(split.name).name
     with words.progress():
         record = run(
-            plan, Store(store, redact), folder, split=split, command=words.session.get().command, say=words.say
+            plan,
+            Store(store, redact),
+            folder,
+            split=split,
+            command=words.session.get().command,
+            say=words.say,
+            workers=crew,
         )
     _show(record, folder, words.session.get().verbose)
     if require and any(row.verdict != require for row in record.verdicts):
@@ -217,13 +227,17 @@ def tune(
     store: words.StoreFolder = words.STORE,
     device: words.Device = "cpu",
     threads: words.Threads = None,
+    workers: words.Workers = 1,
+    backend: words.Backend = "processes",
 ) -> None:
     """Search settings for every method under one budget, on seeds, forget sets and records that no audit reports; write them as
     a file for `palimpsest audit --settings`."""
     from palimpsest import tuning
     from palimpsest.options import make_plan, reader
     from palimpsest.store import Store
+    from palimpsest.workers import Workers
 
+    crew = Workers(workers, backend)  # type: ignore[arg-type]
     if out.suffix != ".json" or out.is_dir():
         raise BadInput("--out", got=str(out), expected="a file name that ends in .json")
     given = {"data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "forget": forget,
@@ -233,7 +247,14 @@ def tune(
     plan = make_plan(chosen, read, asked=asked, device=device)
     with words.progress():
         found = tuning.tune(
-            plan, Store(store), trials=trials, seeds=tuning_seeds, share=share, split=read(), say=words.say
+            plan,
+            Store(store),
+            trials=trials,
+            seeds=tuning_seeds,
+            share=share,
+            split=read(),
+            say=words.say,
+            workers=crew,
         )
     tuning.write(out, chosen, plan, found, seeds=tuning_seeds, share=share)
     words.say(f"settings  {out}; next: palimpsest audit --settings {out}")

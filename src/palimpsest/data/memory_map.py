@@ -25,7 +25,7 @@ from torch import Tensor
 
 from palimpsest.disk import alive, disk_errors, write_atomically
 from palimpsest.errors import BadInput
-from palimpsest.types import Array
+from palimpsest.types import Array, Split
 
 FORMAT = 1
 VALUES, MANIFEST = "inputs.bin", "manifest.json"
@@ -160,6 +160,12 @@ def unkeep(cache: Path, fingerprint: str) -> list[Path]:
     for place in doomed:
         remove(cache, place)
     return doomed
+
+
+def unkept(data: Any, split: Split) -> Split:
+    """The data, without the memory map that reading them may have left (or found): they stay readable in this process."""
+    unkeep(cache_folder(getattr(data, "cache", "")), split.fingerprint)
+    return split
 
 
 def purge_maps(cache: Path, ids: Iterable[str]) -> list[Path]:

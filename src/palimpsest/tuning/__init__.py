@@ -2,67 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from palimpsest.audit.crew import Bench, Crew
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.runnable import runnable
-from palimpsest.audit.stage import FAILURES, homes, labels
+from palimpsest.audit.stage import homes, labels
 from palimpsest.audit.workshop import Workshop
 from palimpsest.disk import disk_errors, write_atomically
-from palimpsest.errors import BadInput, StoreError
+from palimpsest.errors import BadInput
 from palimpsest.options import UNLEARN
 from palimpsest.presets import Choices
 from palimpsest.rng import determinism
 from palimpsest.store import Store
 from palimpsest.task import Classification
-from palimpsest.tuning.arena import Arena, arenas
+from palimpsest.tuning.arena import FIRST_SEED
+from palimpsest.tuning.search import Place, Search, Tried, Tuned, attempt, fit, merged, within
 from palimpsest.tuning.space import Space
 from palimpsest.types import Split
-from palimpsest.unlearn.base import Unlearner
+from palimpsest.workers import Workers
 
-
-@dataclass(frozen=True)
-class Tried:
-    """One trial: what was set, its gap to retraining part by part (mean over tuning seeds), or why there is none."""
-
-    settings: dict[str, Any]
-    gap: dict[str, float] = field(default_factory=dict)
-    reason: str = ""
-
-    @property
-    def total(self) -> float:
-        return sum(self.gap.values()) if self.gap else float("inf")
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """All trials of one method, in order; the first tries its own settings, as far as the budget allows."""
-
-    label: str
-    trials: tuple[Tried, ...]
-
-    @property
-    def best(self) -> Tried | None:
-        """The trial nearest to retraining; None where all failed."""
-        found = min(self.trials, key=lambda tried: tried.total)
-        return found if found.gap else None
-
-    def told(self) -> dict[str, Any]:
-        """For a settings file and the report."""
-        best, first = self.best, self.trials[0]
-        return {
-            "trials": len(self.trials),
-            "failed": sum(not tried.gap for tried in self.trials),
-            "default": {"settings": first.settings, "gap": first.gap, "reason": first.reason},
-            "tuned": {"settings": best.settings, "gap": best.gap} if best else {},
-        }
+__all__ = ["Tried", "Tuned", "tune", "write"]
 
 
 def tune(
@@ -74,14 +38,15 @@ def tune(
     share: float = 0.2,
     split: Split | None = None,
     say: Callable[[str], None] = lambda text: None,
+    workers: Workers = Workers(),  # noqa: B008 - frozen
 ) -> list[Tuned]:
     """Tries so many settings of every method of the plan that has something to search.
 
     share: the most that one run of a method may cost, as a share of the gradients of training. Every method gets the same
     number of trials, the same seeds and the same share. The objective is the sum of the absolute gaps to the mean of the retrained
     controls of retain, forget and validation accuracy and of the share of forgotten records that the membership test calls members
-    (Optuna's TPE sampler). What was tried is
-    in the store: a run that was stopped goes on where it was.
+    (Optuna's TPE sampler, asked for a few settings at a time). What was tried is in the store: a run that was stopped goes on where
+    it was. workers: processes that trials are run by; what is found is the same with any number of them.
 
     It finds the best of what was tried, for this data set, model and kind of request; another budget may find another order of
     methods. Raises BadInput where nothing can be searched, or no records are left to try on.
@@ -94,22 +59,50 @@ def tune(
     spaces = {label: Space.of(unlearner, plan.recipe, share) for label, unlearner in labels(plan).items()}
     if not any(spaces.values()):
         raise BadInput("tune", got=f"only {', '.join(spaces)}", expected="a method that has a range to search")
+    if workers.count > 1 and plan.threads is None:
+        plan = replace(plan, threads=1)
     with determinism(plan.threads):
         split = (split or plan.data.load()).to(plan.device)
         shop = Workshop(store, Classification.of(split), split.fingerprint, plan.device, split.validation)
         plan = runnable(plan, split, shop.task)
         for label, reason in plan.skipped.items():
             say(f"{label}: skipped, {reason}")
-        found = []
-        for home in homes(plan):
-            searched = {label: unlearner for label, unlearner in home.methods.items() if spaces[label]}
-            places = arenas(plan, home, split, shop, seeds) if searched else ()
-            for label, unlearner in searched.items():
-                tuned = _searched(label, unlearner, spaces[label], places, trials, share)
-                told = f"gap {tuned.best.total:.3f}, was {tuned.trials[0].total:.3f}" if tuned.best else "all failed"
-                say(f"{label}: {trials} trials, {told}")
-                found.append(tuned)
-    return found
+        crew = Crew(plan, Bench(split, shop), workers)
+        places = [Place(home.name, FIRST_SEED + index, share) for home in homes(plan) for index in range(seeds)]
+        crew.spread(
+            fit, [(place, number) for place in places for number in range(1 + plan.controls)], "originals and controls"
+        )
+        say(f"{split.name}: {seeds} tuning seeds, original and {plan.controls} retrained controls each, ready")
+        searches = [
+            Search(label, home.name, spaces[label], plan)
+            for home in homes(plan)
+            for label in home.methods
+            if spaces[label]
+        ]
+        first = [place for place in places if place.seed == FIRST_SEED]
+        asked = [
+            (search.label, search.start(), place) for search in searches for place in first if place.home == search.home
+        ]
+        for search, fewer in zip(searches, crew.spread(within, asked, "costs"), strict=True):
+            search.fixed = fewer
+        while any(len(search.tried) < trials for search in searches):
+            turns = [(search, search.ask(trials)) for search in searches]
+            pieces = [
+                (search.label, settings, place)
+                for search, batch in turns
+                for settings in batch
+                for place in places
+                if place.home == search.home
+            ]
+            results = iter(crew.spread(attempt, pieces, "trials"))
+            for search, batch in turns:
+                search.tell([merged([next(results) for _ in range(seeds)]) for _ in batch])
+            say(f"{min(len(search.tried) for search in searches)} of {trials} trials of {len(searches)} methods")
+    for search in searches:
+        best = search.tuned.best
+        told = f"gap {best.total:.3f}, was {search.tried[0].total:.3f}" if best else "all failed"
+        say(f"{search.label}: {told}")
+    return [search.tuned for search in searches]
 
 
 FULL = "exact_unlearning_k"
@@ -137,58 +130,3 @@ def write(out: Path, chosen: Choices, plan: Plan, found: Sequence[Tuned], *, see
     with disk_errors(out.parent):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, (text + "\n").encode())
-
-
-def _searched(
-    label: str, unlearner: Unlearner, space: Space, places: Sequence[Arena], trials: int, share: float
-) -> Tuned:
-    import optuna
-
-    unlearner, fixed = _within(unlearner, space, places[0], share)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
-    study.enqueue_trial(space.start(unlearner))
-    done: list[Tried] = []
-    for _ in range(trials):
-        trial = study.ask()
-        tried = _tried(unlearner, {**fixed, **space.suggest(trial)}, places, share)
-        done.append(tried)
-        if tried.gap:
-            study.tell(trial, tried.total)
-        else:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-    return Tuned(label, tuple(done))
-
-
-def _within(unlearner: Unlearner, space: Space, place: Arena, share: float) -> tuple[Unlearner, dict[str, Any]]:
-    """The method with as few `samples` for its curvature or importances as the budget asks for, where it has that field."""
-    names = {entry.name for entry in dataclasses.fields(unlearner)}
-    first = dataclasses.replace(unlearner, **space.start(unlearner))
-    if "samples" not in names:
-        return unlearner, {}
-    try:
-        spent = place.unlearned(first).cost.samples
-    except FAILURES:  # the first trial will say so
-        return unlearner, {}
-    allowed, samples = share * place.stage.original.cost.samples, vars(unlearner)["samples"] or len(place.retain)
-    if spent <= allowed:
-        return unlearner, {}
-    fewer = {"samples": max(1, int(samples * allowed / spent))}
-    return dataclasses.replace(unlearner, **fewer), fewer
-
-
-def _tried(unlearner: Unlearner, settings: dict[str, Any], places: Sequence[Arena], share: float) -> Tried:
-    """One setting on all tuning seeds. A failure is kept with its reason, never as a number."""
-    gaps = []
-    for place in places:
-        try:
-            made = place.unlearned(dataclasses.replace(unlearner, **settings))
-            allowed = share * place.stage.original.cost.samples
-            if made.cost.samples > 1.05 * allowed:
-                return Tried(settings, reason=f"cost {made.cost.samples} gradients, allowed {allowed:.0f}")
-            gaps.append(place.gap(made))
-        except StoreError:  # a full disk is no fault of the method
-            raise
-        except FAILURES as error:
-            return Tried(settings, reason=f"{type(error).__name__}: {error}")
-    return Tried(settings, {name: float(np.mean([gap[name] for gap in gaps])) for name in gaps[0]})

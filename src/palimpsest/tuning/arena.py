@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -64,6 +63,13 @@ def _other_classes(first: ForgetRequest, train: Examples, free: Examples, draw: 
     return others
 
 
+def fits(plan: Plan, split: Split, request: ForgetRequest, seed: int) -> list[tuple[Examples, Rng]]:
+    """What is trained on what, with which stream: the original, then the retrained controls."""
+    rng, retain = Rng(seed), split.train.without(request.ids.tolist())
+    controls = [(retain, rng.child("control", 0, replica)) for replica in range(plan.controls)]
+    return [(split.train, rng.child("original")), *controls]
+
+
 @dataclass(frozen=True)
 class Arena:
     """One tuning seed: original and retrained controls, and what the controls measure."""
@@ -77,14 +83,12 @@ class Arena:
     @staticmethod
     def build(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> Arena:
         request = elsewhere(plan, split, shop.task, seed)
-        retain, forget = split.train.without(request.ids.tolist()), split.train.only(request.ids.tolist())
-        rng, aside = Rng(seed), for_tuning(split)
-        original = shop.fit(home.learner, home.recipe, plan.model, split.train, rng.child("original"))
-        controls = tuple(
-            shop.fit(home.learner, home.recipe, plan.model, retain, rng.child("control", 0, replica))
-            for replica in range(plan.controls)
+        original, *controls = (
+            shop.fit(home.learner, home.recipe, plan.model, examples, rng)
+            for examples, rng in fits(plan, split, request, seed)
         )
-        stage = Stage(seed, aside, (request,), original, controls, {}, home)
+        stage = Stage(seed, for_tuning(split), (request,), original, tuple(controls), {}, home)
+        retain, forget = split.train.without(request.ids.tolist()), split.train.only(request.ids.tolist())
         empty = Arena(stage, shop, retain, forget, {})
         found = [empty.measured(control) for control in controls]
         return replace(empty, wanted={name: float(np.mean([one[name] for one in found])) for name in found[0]})
@@ -119,7 +123,3 @@ class Arena:
     def gap(self, made: Made) -> dict[str, float]:
         """How far each measure is from the retrained controls' mean."""
         return {name: abs(value - self.wanted[name]) for name, value in self.measured(made).items()}
-
-
-def arenas(plan: Plan, home: Home, split: Split, shop: Workshop, count: int) -> Sequence[Arena]:
-    return [Arena.build(plan, home, split, shop, FIRST_SEED + index) for index in range(count)]

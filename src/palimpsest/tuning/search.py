@@ -1,0 +1,163 @@
+"""The search of one method: what Optuna asks for, what came of it, and the pieces of work that workers do for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from palimpsest.audit.crew import Bench
+from palimpsest.audit.plan import Plan
+from palimpsest.audit.stage import FAILURES, homes, labels
+from palimpsest.errors import StoreError
+from palimpsest.tuning import arena
+from palimpsest.tuning.arena import Arena
+from palimpsest.tuning.space import Space
+
+BATCH = 5
+"""Trials that are asked for before any of them is told of, with any number of workers."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One trial: what was set, its gap to retraining part by part (mean over tuning seeds), or why there is none."""
+
+    settings: dict[str, Any]
+    gap: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def total(self) -> float:
+        return sum(self.gap.values()) if self.gap else float("inf")
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """All trials of one method, in order; the first tries its own settings, as far as the budget allows."""
+
+    label: str
+    trials: tuple[Tried, ...]
+
+    @property
+    def best(self) -> Tried | None:
+        """The trial nearest to retraining; None where all failed."""
+        found = min(self.trials, key=lambda tried: tried.total)
+        return found if found.gap else None
+
+    def told(self) -> dict[str, Any]:
+        """For a settings file and the report."""
+        best, first = self.best, self.trials[0]
+        return {
+            "trials": len(self.trials),
+            "failed": sum(not tried.gap for tried in self.trials),
+            "default": {"settings": first.settings, "gap": first.gap, "reason": first.reason},
+            "tuned": {"settings": best.settings, "gap": best.gap} if best else {},
+        }
+
+
+class Search:
+    """The trials of one method so far. fixed: settings that the budget asks for and that are not searched."""
+
+    def __init__(self, label: str, home: str, space: Space, plan: Plan) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.label, self.home, self.space, self.unlearner = label, home, space, labels(plan)[label]
+        self.study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
+        self.study.enqueue_trial(self.start())
+        self.fixed: dict[str, Any] = {}
+        self.tried: list[Tried] = []
+        self.open: list[Any] = []
+
+    def start(self) -> dict[str, Any]:
+        """The method's own settings, as far as the space allows."""
+        return self.space.start(self.unlearner)
+
+    def ask(self, trials: int) -> list[dict[str, Any]]:
+        """The next few settings of at most so many trials in all."""
+        self.open = [self.study.ask() for _ in range(min(BATCH, trials - len(self.tried)))]
+        return [{**self.fixed, **self.space.suggest(trial)} for trial in self.open]
+
+    def tell(self, found: Sequence[Tried]) -> None:
+        """What came of the settings that were asked for last."""
+        import optuna
+
+        for trial, tried in zip(self.open, found, strict=True):
+            self.tried.append(tried)
+            if tried.gap:
+                self.study.tell(trial, tried.total)
+            else:
+                self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+    @property
+    def tuned(self) -> Tuned:
+        return Tuned(self.label, tuple(self.tried))
+
+
+@dataclass(frozen=True)
+class Place:
+    """One tuning seed of one home. share: the most that a run may cost there, as a share of training."""
+
+    home: str
+    seed: int
+    share: float
+
+    def arena(self, plan: Plan, bench: Bench) -> Arena:
+        home = next(home for home in homes(plan) if home.name == self.home)
+        return bench.once(self, lambda: Arena.build(plan, home, bench.split, bench.shop, self.seed), most=4)
+
+
+Piece = tuple[str, dict[str, Any], Place]
+"""Method, settings, where."""
+
+
+def fit(plan: Plan, bench: Bench, piece: tuple[Place, int]) -> None:
+    """Trains one original or control, by its place in `fits`."""
+    place, number = piece
+    home = next(home for home in homes(plan) if home.name == place.home)
+    request = arena.elsewhere(plan, bench.split, bench.shop.task, place.seed)
+    examples, rng = arena.fits(plan, bench.split, request, place.seed)[number]
+    bench.shop.fit(home.learner, home.recipe, plan.model, examples, rng)
+
+
+def within(plan: Plan, bench: Bench, piece: Piece) -> dict[str, Any]:
+    """As few `samples` for a method's curvature or importances as the budget asks for; empty where that is no question."""
+    label, settings, place = piece
+    unlearner, there = labels(plan)[label], place.arena(plan, bench)
+    if "samples" not in {entry.name for entry in dataclasses.fields(unlearner)}:
+        return {}
+    try:
+        spent = there.unlearned(dataclasses.replace(unlearner, **settings)).cost.samples
+    except FAILURES:  # the first trial will say so
+        return {}
+    allowed, samples = place.share * there.stage.original.cost.samples, vars(unlearner)["samples"] or len(there.retain)
+    return {} if spent <= allowed else {"samples": max(1, int(samples * allowed / spent))}
+
+
+def attempt(plan: Plan, bench: Bench, piece: Piece) -> Tried:
+    """One setting on one tuning seed. A failure is kept with its reason, never as a number."""
+    label, settings, place = piece
+    try:
+        there = place.arena(plan, bench)
+        made = there.unlearned(dataclasses.replace(labels(plan)[label], **settings))
+        allowed = place.share * there.stage.original.cost.samples
+        if made.cost.samples > 1.05 * allowed:
+            return Tried(settings, reason=f"cost {made.cost.samples} gradients, allowed {allowed:.0f}")
+        return Tried(settings, there.gap(made))
+    except StoreError:  # a full disk is no fault of the method
+        raise
+    except FAILURES as error:
+        return Tried(settings, reason=f"{type(error).__name__}: {error}")
+
+
+def merged(found: Sequence[Tried]) -> Tried:
+    """One setting on all tuning seeds: the mean, or why one of them has no number."""
+    bad = next((tried for tried in found if not tried.gap), None)
+    if bad is not None:
+        return bad
+    return Tried(
+        found[0].settings, {name: float(np.mean([tried.gap[name] for tried in found])) for name in found[0].gap}
+    )
