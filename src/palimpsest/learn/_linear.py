@@ -8,19 +8,36 @@ weight. All of it in float64. Matrices: records X of shape (n, d + 1), classes o
 from __future__ import annotations
 
 import time
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from palimpsest.catalog import name_of
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.loop import Checkpoint, Meter
-from palimpsest.models.base import Normalised
+from palimpsest.models.base import Model, Normalised
+from palimpsest.rng import Rng
+from palimpsest.task import Classification
 from palimpsest.types import Examples, Ids
 
-L = TypeVar("L", bound=Learner)
+
+@dataclass(frozen=True)
+class LinearLearner(Learner):
+    """Base of the learners of linear models. Raises BadInput for any other model, before training begins."""
+
+    for_model: ClassVar[str] = "linear"
+
+    def skeleton(self, factory: Model, task: Classification, rng: Rng) -> nn.Module:
+        model = super().skeleton(factory, task, rng)
+        layer(model, name_of(self))
+        return model
+
+
+L = TypeVar("L", bound=LinearLearner)
 
 
 def layer(model: nn.Module, name: str) -> nn.Linear:
