@@ -87,13 +87,15 @@ class ObjectivePerturbed(LinearLearner):
 
         Raises BadInput where it does not, for rounding."""
         weights, done = saver.found(torch.zeros_like(perturbation))
-        for k in range(done // STEPS, len(weights)):
+        for k in range(done // (STEPS + 1), len(weights)):
             positive, b = targets == k, perturbation[k]
-            for step in range(done % STEPS, STEPS):
+            for step in range(done % (STEPS + 1), STEPS + 1):  # and a look after the last step
                 slope = gradient(weights[k], x, positive, self.weight_decay, b)
                 meter.count(len(x))
                 if float(slope.norm()) <= self.tolerance:
                     break
+                if step == STEPS:
+                    raise self._stuck(float(slope.norm()))
                 direction = torch.linalg.solve(hessian(weights[k], x, self.weight_decay), slope)
                 meter.count(len(x))
                 length = 1.0
@@ -106,9 +108,7 @@ class ObjectivePerturbed(LinearLearner):
                 else:
                     raise self._stuck(float(slope.norm()))
                 weights[k] = tried
-                saver.save(weights, k * STEPS + step + 1)
-            else:
-                raise self._stuck(float(slope.norm()))
+                saver.save(weights, k * (STEPS + 1) + step + 1)
             done = 0
         saver.done()
         return weights
