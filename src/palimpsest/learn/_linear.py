@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -112,16 +112,13 @@ class Saver:
         last = self.checkpoint.store.get("checkpoint", self.checkpoint.spec) if self.checkpoint else None
         if last is None:
             return weights, 0
-        self.meter.before, self.meter.samples = last.info["seconds"], last.info["samples"]
-        self.meter.gradient_evaluations = last.info["evaluations"]
+        self.meter.restore(last.info)
         return last.tensors["weights"].to(weights.device), int(last.info["step"])
 
     def save(self, weights: Tensor, step: int) -> None:
         if self.checkpoint is None or time.perf_counter() - self.saved <= self.checkpoint.every_seconds:
             return
-        spent = self.meter.cost
-        info: dict[str, Any] = {"step": step, "seconds": spent.seconds, "samples": spent.samples}
-        info["evaluations"] = spent.gradient_evaluations
+        info = {"step": step, **self.meter.state()}
         self.checkpoint.store.put("checkpoint", self.checkpoint.spec, {"weights": weights.cpu()}, info, self.ids)
         self.saved = time.perf_counter()
 

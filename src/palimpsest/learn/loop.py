@@ -52,6 +52,15 @@ class Meter:
         self.count(cost.samples, cost.gradient_evaluations)
         self.before = max(self.before, cost.seconds - (time.perf_counter() - self.started))
 
+    def state(self) -> dict[str, Any]:
+        """What was spent so far, as a checkpoint tells it."""
+        spent = self.cost
+        return {"seconds": spent.seconds, "samples": spent.samples, "evaluations": spent.gradient_evaluations}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what was spent when a checkpoint was left."""
+        self.before, self.samples, self.gradient_evaluations = state["seconds"], state["samples"], state["evaluations"]
+
     @property
     def cost(self) -> Cost:
         seconds = self.before + time.perf_counter() - self.started
@@ -193,13 +202,7 @@ def _save(
         tensors |= {
             f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items() if value is not None
         }
-    spent = meter.cost
-    info = {
-        "epoch": epoch,
-        "seconds": spent.seconds,
-        "samples": spent.samples,
-        "evaluations": spent.gradient_evaluations,
-    }
+    info = {"epoch": epoch, **meter.state()}
     checkpoint.store.put("checkpoint", checkpoint.spec, tensors, info, examples.ids.tolist())
 
 
@@ -219,6 +222,5 @@ def _resume(
     if observer is not None:
         observer.restore({key[9:]: value for key, value in found.tensors.items() if key.startswith("observer/")})
     opt.load_state_dict({"state": state, "param_groups": opt.state_dict()["param_groups"]})
-    meter.before, meter.samples = found.info["seconds"], found.info["samples"]
-    meter.gradient_evaluations = found.info["evaluations"]
+    meter.restore(found.info)
     return int(found.info["epoch"])

@@ -104,19 +104,14 @@ class Sharded(Learner):
                 done = None if where is None else where.store.get("checkpoint", {**where.spec, "done": True})
                 if done is not None:
                     member.load_state_dict(done.tensors)
-                    meter.count(int(done.info["samples"]), int(done.info["evaluations"]))
+                    meter.restore(done.info)
                 elif len(part) > 1:
-                    before = (meter.samples, meter.gradient_evaluations)
                     stream = Rng(root).child("shard", shard, "slice", index)
                     name = f"shard {shard + 1}/{self.shards}, slice {index + 1}/{self.slices}, epoch"
                     train(member, task, part, stage, rng=stream, meter=meter, checkpoint=where, name=name)
                     if where is not None:
-                        spent = {
-                            "samples": meter.samples - before[0],
-                            "evaluations": meter.gradient_evaluations - before[1],
-                        }
-                        state = {key: value.detach().cpu() for key, value in member.state_dict().items()}
-                        where.store.put("checkpoint", {**where.spec, "done": True}, state, spent, part.ids.tolist())
+                        spec, state = {**where.spec, "done": True}, member.state_dict()
+                        where.store.put("checkpoint", spec, state, meter.state(), part.ids.tolist())
                 for key, value in member.state_dict().items():
                     kept[f"slice/{shard}/{index}/{key}"] = value.detach().cpu().clone()
         if checkpoint is not None:
