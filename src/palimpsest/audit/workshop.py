@@ -114,7 +114,8 @@ class Workshop:
         holds = ids if unlearner.guarantee == "exact" else before.holds
         found = self.store.get("model", spec)
         if found is None:
-            resumable = replace(before.trained, checkpoint=Checkpoint(self.store, spec), validation=self.validation)
+            checkpoint = Checkpoint(self.store, spec, holds=tuple(holds.tolist()))
+            resumable = replace(before.trained, checkpoint=checkpoint, validation=self.validation)
             trained = unlearner.unlearn(resumable, retain, forget, rng=rng)
             bad = not_finite(trained.model.state_dict(), before.trained.model.state_dict())
             if bad:

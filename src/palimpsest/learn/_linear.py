@@ -104,7 +104,7 @@ class Saver:
     """Leaves the weights in the store once its time has come, and finds those of a run that died."""
 
     def __init__(self, checkpoint: Checkpoint | None, ids: Ids, meter: Meter) -> None:
-        self.checkpoint, self.ids, self.meter = checkpoint, ids.tolist(), meter
+        self.checkpoint, self.ids, self.meter = checkpoint, ids, meter
         self.saved = time.perf_counter()
 
     def found(self, weights: Tensor) -> tuple[Tensor, int]:
@@ -119,7 +119,7 @@ class Saver:
         if self.checkpoint is None or time.perf_counter() - self.saved <= self.checkpoint.every_seconds:
             return
         info = {"step": step, **self.meter.state()}
-        self.checkpoint.store.put("checkpoint", self.checkpoint.spec, {"weights": weights.cpu()}, info, self.ids)
+        self.checkpoint.save({"weights": weights}, info, self.ids)
         self.saved = time.perf_counter()
 
     def done(self) -> None:

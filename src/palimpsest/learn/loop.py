@@ -20,7 +20,7 @@ from palimpsest.progress import track
 from palimpsest.rng import Rng
 from palimpsest.store import Store
 from palimpsest.task import Task
-from palimpsest.types import Batch, Cost, Examples
+from palimpsest.types import Batch, Cost, Examples, Ids
 
 
 @dataclass
@@ -69,11 +69,20 @@ class Meter:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training run leaves its state after each epoch, and under which key."""
+    """Where a training run leaves its state after each epoch, and under which key.
+
+    holds: ids of records that had a part in the weights that it begins with, by which a purge finds its checkpoints, as by those
+    of the records that it trains on.
+    """
 
     store: Store
     spec: dict[str, Any]
     every_seconds: float = 10.0
+    holds: tuple[str, ...] = ()
+
+    def save(self, tensors: Mapping[str, Tensor], info: Mapping[str, Any], ids: Ids) -> None:
+        """Leaves the state of a run that trains on the records `ids`."""
+        self.store.put("checkpoint", self.spec, tensors, info, {*ids.tolist(), *self.holds})
 
 
 class Observer(ABC):
@@ -203,7 +212,7 @@ def _save(
             f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items() if value is not None
         }
     info = {"epoch": epoch, **meter.state()}
-    checkpoint.store.put("checkpoint", checkpoint.spec, tensors, info, examples.ids.tolist())
+    checkpoint.save(tensors, info, examples.ids)
 
 
 def _resume(
