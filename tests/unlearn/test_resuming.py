@@ -19,6 +19,7 @@ from palimpsest.learn.loop import Checkpoint, Meter
 from palimpsest.learn.objective_perturbed import ObjectivePerturbed
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
+from palimpsest.learn.sharded import Sharded
 from palimpsest.models.base import Model
 from palimpsest.models.convnet import ConvNet
 from palimpsest.models.linear import Linear
@@ -30,12 +31,14 @@ from palimpsest.unlearn.catastrophic_forgetting_k import CatastrophicForgettingK
 from palimpsest.unlearn.certified_removal import CertifiedRemoval
 from palimpsest.unlearn.exact_unlearning_k import ExactUnlearningK
 from palimpsest.unlearn.retrain import Retrain
+from palimpsest.unlearn.sisa import Sisa
 
 RECIPE = Recipe(epochs=4, batch_size=16, augment="crop+flip")
 METHODS: dict[str, tuple[Unlearner, Learner, Model]] = {
     "retrain": (Retrain(), Plain(), ConvNet(width=2)),
     "catastrophic_forgetting_k": (CatastrophicForgettingK(k=3, epochs=6, batch_size=16), Plain(), ConvNet(width=2)),
     "exact_unlearning_k": (ExactUnlearningK(k=3), Plain(), ConvNet(width=2)),
+    "sisa": (Sisa(), Sharded(shards=2, slices=2), ConvNet(width=2)),
     "certified_removal": (CertifiedRemoval(epsilon=1e-4), ObjectivePerturbed(), Linear()),  # trains anew at once
 }
 each_method = pytest.mark.parametrize("name", METHODS)
