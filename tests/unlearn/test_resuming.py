@@ -17,6 +17,7 @@ from palimpsest.audit.workshop import Workshop
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.loop import Checkpoint, Meter
 from palimpsest.learn.objective_perturbed import ObjectivePerturbed
+from palimpsest.learn.output_perturbed import OutputPerturbed
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.learn.sharded import Sharded
@@ -29,6 +30,7 @@ from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.unlearn.catastrophic_forgetting_k import CatastrophicForgettingK
 from palimpsest.unlearn.certified_removal import CertifiedRemoval
+from palimpsest.unlearn.descent_to_delete import DescentToDelete
 from palimpsest.unlearn.exact_unlearning_k import ExactUnlearningK
 from palimpsest.unlearn.retrain import Retrain
 from palimpsest.unlearn.sisa import Sisa
@@ -40,6 +42,7 @@ METHODS: dict[str, tuple[Unlearner, Learner, Model]] = {
     "exact_unlearning_k": (ExactUnlearningK(k=3), Plain(), ConvNet(width=2)),
     "sisa": (Sisa(), Sharded(shards=2, slices=2), ConvNet(width=2)),
     "certified_removal": (CertifiedRemoval(epsilon=1e-4), ObjectivePerturbed(), Linear()),  # trains anew at once
+    "descent_to_delete": (DescentToDelete(), OutputPerturbed(), Linear()),
 }
 each_method = pytest.mark.parametrize("name", METHODS)
 

@@ -92,22 +92,19 @@ class OutputPerturbed(LinearLearner):
         radius: float,
         steps: int,
         meter: Meter,
-        saver: Saver | None = None,
+        saver: Saver,
     ) -> Float[Tensor, "k d"]:
         """So many steps of size 2/(m + M) from these weights."""
-        done = 0
-        if saver is not None:
-            weights, done = saver.found(weights)
+        weights, done = saver.found(weights)
         truth = nn.functional.one_hot(targets, len(weights)).double()
         size = 2 / (2 * self.weight_decay + radius**2 / 2)
         for step in track(range(done, steps), "gradient descent"):
             slope = ((x @ weights.T).softmax(1) - truth).T @ x / len(x) + self.weight_decay * weights
             meter.count(len(x))
             weights = weights - size * slope
-            if saver is not None and (step + 1) % STEPS == 0:
+            if (step + 1) % STEPS == 0:
                 saver.save(weights, step + 1)
-        if saver is not None:
-            saver.done()
+        saver.done()
         return weights
 
     def release(
