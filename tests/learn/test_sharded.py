@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from palimpsest.errors import BadInput
+from palimpsest.learn import sharded
 from palimpsest.learn.base import Trained
+from palimpsest.learn.loop import Checkpoint
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.learn.sharded import Sharded
 from palimpsest.models.convnet import ConvNet
 from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
+from palimpsest.store import Store
 from palimpsest.task import predict
 from palimpsest.types import Examples
 from palimpsest.unlearn.retrain import Retrain
@@ -94,6 +98,29 @@ def test_records_of_an_owner_lie_together(few) -> None:
         mine = np.arange(150) % 7 == owner
         assert len(set(zip(shards[mine].tolist(), slices[mine].tolist(), strict=True))) == 1
     assert len(set(shards.tolist())) > 1
+
+
+def test_what_finished_slices_cost_is_not_lost(trained, few, digits_task, tmp_path: Path, monkeypatch) -> None:
+    """A run that dies between two slices goes on behind the first, its seconds included."""
+    train, slices = sharded.train, []
+
+    def dying(*args, meter, **named) -> None:
+        if slices:
+            raise KeyboardInterrupt
+        slices.append(1)
+        meter.before = 1000.0  # as if it had taken so long
+        train(*args, meter=meter, **named)
+
+    checkpoint = Checkpoint(Store(tmp_path), {}, every_seconds=0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(sharded, "train", dying)
+        with pytest.raises(KeyboardInterrupt):
+            LEARNER.fit(digits_task, few, RECIPE, ConvNet(width=2), rng=Rng(0), checkpoint=checkpoint)
+    resumed = LEARNER.fit(digits_task, few, RECIPE, ConvNet(width=2), rng=Rng(0), checkpoint=checkpoint)
+    assert equal(resumed, trained)
+    assert resumed.cost.seconds > 1000
+    spent, whole = resumed.cost, trained.cost
+    assert (spent.samples, spent.gradient_evaluations) == (whole.samples, whole.gradient_evaluations)
 
 
 @pytest.mark.parametrize("aggregate", ["mean", "vote"])

@@ -26,7 +26,6 @@ from palimpsest.rng import Rng
 from palimpsest.store import Store
 from palimpsest.task import Classification
 from palimpsest.types import Examples
-from palimpsest.unlearn.retrain import Retrain
 
 N = 45
 TASK = Classification(3, (1, 8, 8), (0.5,), (0.25,), (torch.zeros(()), torch.ones(())), "image")
@@ -177,25 +176,6 @@ def test_a_run_that_dies_ends_in_the_same_bits(
     assert len(seen) == 16 - 4 * (updates // 4), "did not go on where it was"
     assert (resumed.cost.samples, resumed.cost.gradient_evaluations) == (4 * N, 16)
     assert list(Store(tmp_path).entries()) == [], "the checkpoint is left behind"
-
-
-def test_retraining_as_an_unlearner_goes_on_too(
-    records: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained = fit(records, RECIPE)
-    retain, forget = records.take(list(range(8, N))), records.take(list(range(8)))
-    whole = Retrain().unlearn(trained, retain, forget, rng=Rng(5))
-    resumable = replace(trained, checkpoint=Checkpoint(Store(tmp_path), {"run": "retrain"}, every_seconds=0.0))
-    with monkeypatch.context() as dying:
-        killed_after(9, dying)
-        with pytest.raises(Killed):
-            Retrain().unlearn(resumable, retain, forget, rng=Rng(5))
-    with monkeypatch.context() as counting:
-        seen = killed_after(1000, counting)
-        resumed = Retrain().unlearn(resumable, retain, forget, rng=Rng(5))
-    assert same(whole, resumed)
-    assert len(seen) < whole.cost.gradient_evaluations
-    assert resumed.cost.gradient_evaluations == whole.cost.gradient_evaluations
 
 
 def test_dying_twice_is_no_worse(records: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

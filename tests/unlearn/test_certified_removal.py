@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ import torch
 from torch import Tensor
 
 from palimpsest.errors import BadInput
+from palimpsest.learn import objective_perturbed
+from palimpsest.learn.base import Trained
+from palimpsest.learn.loop import Checkpoint, Meter
 from palimpsest.learn.objective_perturbed import ObjectivePerturbed
 from palimpsest.learn.output_perturbed import OutputPerturbed
 from palimpsest.learn.plain import Plain
@@ -18,6 +22,7 @@ from palimpsest.learn.recipe import Recipe
 from palimpsest.models.linear import Linear
 from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
+from palimpsest.store import Store
 from palimpsest.types import Examples
 from palimpsest.unlearn.certified_removal import CertifiedRemoval, newton_steps
 from palimpsest.unlearn.finetune import Finetune
@@ -239,3 +244,43 @@ def test_impossible_settings_are_refused(cls, settings) -> None:
 def test_a_gradient_that_rounding_keeps_from_the_tolerance_is_an_error() -> None:
     with pytest.raises(BadInput, match=r"raise objective_perturbed\.tolerance"):
         fit(ObjectivePerturbed(tolerance=1e-300), split().train)
+
+
+def test_a_run_killed_in_any_class_goes_on_there(few, tmp_path: Path, monkeypatch) -> None:
+    """At most one Newton step, and the look that ends a class, are made again."""
+    problem, whole = few
+    count, made, dies_after = Meter.count, [], -1
+
+    def counted(self: Meter, *args: int) -> None:
+        if len(made) == dies_after:
+            raise KeyboardInterrupt
+        made.append(1)
+        count(self, *args)
+
+    def run(checkpoint: Checkpoint) -> Trained:
+        made.clear()
+        return whole.learner.fit(problem.task, problem.records, Recipe(), Linear(), rng=Rng(3), checkpoint=checkpoint)
+
+    monkeypatch.setattr(Meter, "count", counted)
+    total, classes = whole.cost.gradient_evaluations, set()
+    for kill in range(1, total, 3):
+        checkpoint, dies_after = Checkpoint(Store(tmp_path / str(kill)), {}, every_seconds=0.0), kill
+        with pytest.raises(KeyboardInterrupt):
+            run(checkpoint)
+        left = checkpoint.store.get("checkpoint", {})
+        classes.add(left and left.info["step"] // (objective_perturbed.STEPS + 1))
+        dies_after = -1
+        resumed = run(checkpoint)
+        assert total - kill <= len(made) <= total - kill + 3
+        assert (resumed.cost.samples, resumed.cost.gradient_evaluations) == (whole.cost.samples, total)
+        assert all(torch.equal(value, resumed.kept[key]) for key, value in whole.kept.items())
+    assert classes == {None, 0, 1, 2}
+
+
+def test_a_class_that_was_given_up_is_given_up_again(tmp_path: Path, monkeypatch) -> None:
+    """The checkpoint of its last step must not lead on to the next class."""
+    monkeypatch.setattr(objective_perturbed, "STEPS", 2)
+    checkpoint = Checkpoint(Store(tmp_path), {}, every_seconds=0.0)
+    for _ in range(3):
+        with pytest.raises(BadInput, match="got a gradient of norm"):
+            LEARNER.fit(task(), split().train, Recipe(), Linear(), rng=Rng(0), checkpoint=checkpoint)

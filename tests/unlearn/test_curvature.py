@@ -105,11 +105,11 @@ def test_products_equal_their_definitions_on_batch_norm(network, digits_task, di
 
     def shifted(step: float) -> Tensor:
         with torch.no_grad():
-            for parameter, part in zip(network.parameters(), curvature._parts(vector), strict=True):
+            for parameter, part in zip(network.parameters(), curvature.parts(vector), strict=True):
                 parameter.add_(step * part)
         slope = curvature.gradient_sum(records) / len(records)
         with torch.no_grad():
-            for parameter, part in zip(network.parameters(), curvature._parts(vector), strict=True):
+            for parameter, part in zip(network.parameters(), curvature.parts(vector), strict=True):
                 parameter.sub_(step * part)
         return slope
 

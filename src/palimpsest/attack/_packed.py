@@ -19,7 +19,8 @@ FEWEST_WEIGHTS = 2**16  # below this, laying them out at every call costs nothin
 
 def available() -> bool:
     names = ("_reorder_convolution_weight", "_convolution_pointwise")
-    return bool(torch._C._has_mkldnn) and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    built = bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+    return built and all(hasattr(torch.ops.mkldnn, name) for name in names)
 
 
 class _Convolution(torch.autograd.Function):

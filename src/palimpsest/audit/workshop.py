@@ -124,7 +124,8 @@ class Workshop:
         found = self.store.get("model", spec)
         if found is None:
             self._open()
-            resumable = replace(before.trained, checkpoint=Checkpoint(self.store, spec), validation=self.validation)
+            checkpoint = Checkpoint(self.store, spec, holds=tuple(holds.tolist()))
+            resumable = replace(before.trained, checkpoint=checkpoint, validation=self.validation)
             trained = unlearner.unlearn(resumable, retain, forget, rng=rng)
             bad = not_finite(trained.model.state_dict(), before.trained.model.state_dict())
             if bad:

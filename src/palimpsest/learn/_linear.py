@@ -8,19 +8,36 @@ weight. All of it in float64. Matrices: records X of shape (n, d + 1), classes o
 from __future__ import annotations
 
 import time
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import ClassVar, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from palimpsest.catalog import name_of
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.loop import Checkpoint, Meter
-from palimpsest.models.base import Normalised
+from palimpsest.models.base import Model, Normalised
+from palimpsest.rng import Rng
+from palimpsest.task import Classification
 from palimpsest.types import Examples, Ids
 
-L = TypeVar("L", bound=Learner)
+
+@dataclass(frozen=True)
+class LinearLearner(Learner):
+    """Base of the learners of linear models. Raises BadInput for any other model, before training begins."""
+
+    for_model: ClassVar[str] = "linear"
+
+    def skeleton(self, factory: Model, task: Classification, rng: Rng) -> nn.Module:
+        model = super().skeleton(factory, task, rng)
+        layer(model, name_of(self))
+        return model
+
+
+L = TypeVar("L", bound=LinearLearner)
 
 
 def layer(model: nn.Module, name: str) -> nn.Linear:
@@ -87,7 +104,7 @@ class Saver:
     """Leaves the weights in the store once its time has come, and finds those of a run that died."""
 
     def __init__(self, checkpoint: Checkpoint | None, ids: Ids, meter: Meter) -> None:
-        self.checkpoint, self.ids, self.meter = checkpoint, ids.tolist(), meter
+        self.checkpoint, self.ids, self.meter = checkpoint, ids, meter
         self.saved = time.perf_counter()
 
     def found(self, weights: Tensor) -> tuple[Tensor, int]:
@@ -95,17 +112,14 @@ class Saver:
         last = self.checkpoint.store.get("checkpoint", self.checkpoint.spec) if self.checkpoint else None
         if last is None:
             return weights, 0
-        self.meter.before, self.meter.samples = last.info["seconds"], last.info["samples"]
-        self.meter.gradient_evaluations = last.info["evaluations"]
+        self.meter.restore(last.info)
         return last.tensors["weights"].to(weights.device), int(last.info["step"])
 
     def save(self, weights: Tensor, step: int) -> None:
         if self.checkpoint is None or time.perf_counter() - self.saved <= self.checkpoint.every_seconds:
             return
-        spent = self.meter.cost
-        info: dict[str, Any] = {"step": step, "seconds": spent.seconds, "samples": spent.samples}
-        info["evaluations"] = spent.gradient_evaluations
-        self.checkpoint.store.put("checkpoint", self.checkpoint.spec, {"weights": weights.cpu()}, info, self.ids)
+        info = {"step": step, **self.meter.state()}
+        self.checkpoint.save({"weights": weights}, info, self.ids)
         self.saved = time.perf_counter()
 
     def done(self) -> None:

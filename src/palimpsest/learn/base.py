@@ -30,7 +30,7 @@ class Trained:
     imported weights, which are keyed by their hash (`origin`). kept: artifacts of its learner, such as the weights it
     started from (`"initial/…"`). budget: the ε, at the method's own δ, to which a certified method certifies this model; None where
     none does.
-    checkpoint: where a method that trains anew leaves its state, so that a killed run goes on. validation: records that the
+    checkpoint: where a method that trains leaves its state, so that a killed run goes on. validation: records that the
     model was not trained on, for methods that look when to stop; None where there are none.
     """
 

@@ -20,7 +20,7 @@ from palimpsest.progress import track
 from palimpsest.rng import Rng
 from palimpsest.store import Store
 from palimpsest.task import Task
-from palimpsest.types import Batch, Cost, Examples
+from palimpsest.types import Batch, Cost, Examples, Ids
 
 
 @dataclass
@@ -52,6 +52,15 @@ class Meter:
         self.count(cost.samples, cost.gradient_evaluations)
         self.before = max(self.before, cost.seconds - (time.perf_counter() - self.started))
 
+    def state(self) -> dict[str, Any]:
+        """What was spent so far, as a checkpoint tells it."""
+        spent = self.cost
+        return {"seconds": spent.seconds, "samples": spent.samples, "evaluations": spent.gradient_evaluations}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what was spent when a checkpoint was left."""
+        self.before, self.samples, self.gradient_evaluations = state["seconds"], state["samples"], state["evaluations"]
+
     @property
     def cost(self) -> Cost:
         seconds = self.before + time.perf_counter() - self.started
@@ -60,11 +69,20 @@ class Meter:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training run leaves its state after each epoch, and under which key."""
+    """Where a training run leaves its state after each epoch, and under which key.
+
+    holds: ids of records that had a part in the weights that it begins with, by which a purge finds its checkpoints, as by those
+    of the records that it trains on.
+    """
 
     store: Store
     spec: dict[str, Any]
     every_seconds: float = 10.0
+    holds: tuple[str, ...] = ()
+
+    def save(self, tensors: Mapping[str, Tensor], info: Mapping[str, Any], ids: Ids) -> None:
+        """Leaves the state of a run that trains on the records `ids`."""
+        self.store.put("checkpoint", self.spec, tensors, info, {*ids.tolist(), *self.holds})
 
 
 class Observer(ABC):
@@ -193,14 +211,8 @@ def _save(
         tensors |= {
             f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items() if value is not None
         }
-    spent = meter.cost
-    info = {
-        "epoch": epoch,
-        "seconds": spent.seconds,
-        "samples": spent.samples,
-        "evaluations": spent.gradient_evaluations,
-    }
-    checkpoint.store.put("checkpoint", checkpoint.spec, tensors, info, examples.ids.tolist())
+    info = {"epoch": epoch, **meter.state()}
+    checkpoint.save(tensors, info, examples.ids)
 
 
 def _resume(
@@ -219,6 +231,5 @@ def _resume(
     if observer is not None:
         observer.restore({key[9:]: value for key, value in found.tensors.items() if key.startswith("observer/")})
     opt.load_state_dict({"state": state, "param_groups": opt.state_dict()["param_groups"]})
-    meter.before, meter.samples = found.info["seconds"], found.info["samples"]
-    meter.gradient_evaluations = found.info["evaluations"]
+    meter.restore(found.info)
     return int(found.info["epoch"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -12,11 +11,9 @@ from torch import Tensor, nn
 
 from palimpsest.catalog import setting
 from palimpsest.errors import BadInput
-from palimpsest.learn._linear import Saver, layer, publish, rows
-from palimpsest.learn.base import Learner
+from palimpsest.learn._linear import LinearLearner, Saver, publish, rows
 from palimpsest.learn.loop import Checkpoint, Meter
 from palimpsest.learn.recipe import Recipe
-from palimpsest.models.base import Model
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
 from palimpsest.types import Examples
@@ -25,7 +22,7 @@ STEPS = 200  # Newton steps for one class after which to give up; ten are many
 
 
 @dataclass(frozen=True)
-class ObjectivePerturbed(Learner):
+class ObjectivePerturbed(LinearLearner):
     """For each class k the minimum of Σ_i ℓ(w_k·x_i, y_ik) + (λ/2)·n·‖w_k‖² + b_k·w_k, with ℓ the logistic loss, y_ik whether
     record i is of class k, and b_k ~ N(0, σ²I) (Chaudhuri et al. 2011; Guo et al. 2020, "Certified Data Removal", section 3).
 
@@ -41,7 +38,6 @@ class ObjectivePerturbed(Learner):
     """
 
     about = "one-vs-rest logistic regression with a random linear term, for certified_removal"
-    for_model: ClassVar[str] = "linear"
 
     sigma: float = setting(
         3.0,
@@ -58,11 +54,6 @@ class ObjectivePerturbed(Learner):
     tolerance: float = setting(
         1e-8, "norm of a class's gradient (of the summed loss) at which Newton's method stops", source="ours", above=0
     )
-
-    def skeleton(self, factory: Model, task: Classification, rng: Rng) -> nn.Module:
-        model = super().skeleton(factory, task, rng)
-        layer(model, "objective_perturbed")
-        return model
 
     def learn(
         self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
@@ -96,13 +87,15 @@ class ObjectivePerturbed(Learner):
 
         Raises BadInput where it does not, for rounding."""
         weights, done = saver.found(torch.zeros_like(perturbation))
-        for k in range(done // STEPS, len(weights)):
+        for k in range(done // (STEPS + 1), len(weights)):
             positive, b = targets == k, perturbation[k]
-            for step in range(done % STEPS, STEPS):
+            for step in range(done % (STEPS + 1), STEPS + 1):  # and a look after the last step
                 slope = gradient(weights[k], x, positive, self.weight_decay, b)
                 meter.count(len(x))
                 if float(slope.norm()) <= self.tolerance:
                     break
+                if step == STEPS:
+                    raise self._stuck(float(slope.norm()))
                 direction = torch.linalg.solve(hessian(weights[k], x, self.weight_decay), slope)
                 meter.count(len(x))
                 length = 1.0
@@ -115,9 +108,7 @@ class ObjectivePerturbed(Learner):
                 else:
                     raise self._stuck(float(slope.norm()))
                 weights[k] = tried
-                saver.save(weights, k * STEPS + step + 1)
-            else:
-                raise self._stuck(float(slope.norm()))
+                saver.save(weights, k * (STEPS + 1) + step + 1)
             done = 0
         saver.done()
         return weights

@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from palimpsest.catalog import setting
-from palimpsest.learn._linear import Saver, layer, publish, rows
-from palimpsest.learn.base import Learner
+from palimpsest.learn._linear import LinearLearner, Saver, publish, rows
 from palimpsest.learn.loop import Checkpoint, Meter
 from palimpsest.learn.recipe import Recipe
-from palimpsest.models.base import Model
 from palimpsest.progress import track
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
@@ -27,7 +24,7 @@ FLOOR = 1e-9  # A(n) is at least this, far above what rounding in float64 adds
 
 
 @dataclass(frozen=True)
-class OutputPerturbed(Learner):
+class OutputPerturbed(LinearLearner):
     """Full-batch gradient descent from zero on F(W) = (1/n)Σ_i CE(Wx_i, y_i) + (λ/2)‖W‖², to within A(n) of the minimum; the model
     gets these weights and Gaussian noise (after Neel, Roth and Sharifi-Malvajerdi 2021, "Descent-to-Delete", the variant that
     keeps a secret state; constants derived here, and so not the paper's to the digit).
@@ -52,17 +49,11 @@ class OutputPerturbed(Learner):
     """
 
     about = "softmax regression by gradient descent, published with noise, for descent_to_delete"
-    for_model: ClassVar[str] = "linear"
 
     weight_decay: float = setting(0.5, "λ, for the mean loss, above 0", source="ours", above=0)
     iterations: int = setting(2000, "gradient steps that a deletion takes (I)", source="ours, several M/m", least=1)
     epsilon: float = setting(1.0, "ε of the certificate", source="ours", above=0)
     delta: float = setting(1e-4, "δ of the certificate", source="ours, as for certified_removal", above=0, below=1)
-
-    def skeleton(self, factory: Model, task: Classification, rng: Rng) -> nn.Module:
-        model = super().skeleton(factory, task, rng)
-        layer(model, "output_perturbed")
-        return model
 
     def learn(
         self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
@@ -101,22 +92,19 @@ class OutputPerturbed(Learner):
         radius: float,
         steps: int,
         meter: Meter,
-        saver: Saver | None = None,
+        saver: Saver,
     ) -> Float[Tensor, "k d"]:
         """So many steps of size 2/(m + M) from these weights."""
-        done = 0
-        if saver is not None:
-            weights, done = saver.found(weights)
+        weights, done = saver.found(weights)
         truth = nn.functional.one_hot(targets, len(weights)).double()
         size = 2 / (2 * self.weight_decay + radius**2 / 2)
         for step in track(range(done, steps), "gradient descent"):
             slope = ((x @ weights.T).softmax(1) - truth).T @ x / len(x) + self.weight_decay * weights
             meter.count(len(x))
             weights = weights - size * slope
-            if saver is not None and (step + 1) % STEPS == 0:
+            if (step + 1) % STEPS == 0:
                 saver.save(weights, step + 1)
-        if saver is not None:
-            saver.done()
+        saver.done()
         return weights
 
     def release(

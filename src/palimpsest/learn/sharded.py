@@ -102,30 +102,25 @@ class Sharded(Learner):
             for index in range(start, self.slices):
                 part = examples.take((shards == shard) & (slices <= index))
                 where = None if checkpoint is None else _at(checkpoint, shard, index)
-                done = None if where is None else where.store.get("checkpoint", {**where.spec, "done": True})
+                end = None if checkpoint is None else _at(checkpoint, shard, index, done=True)
+                done = None if end is None else end.store.get("checkpoint", end.spec)
                 if done is not None:
                     member.load_state_dict(done.tensors)
-                    meter.count(int(done.info["samples"]), int(done.info["evaluations"]))
+                    meter.restore(done.info)
                 elif len(part) > 1:
-                    before = (meter.samples, meter.gradient_evaluations)
                     stream = Rng(root).child("shard", shard, "slice", index)
                     name = f"shard {shard + 1}/{self.shards}, slice {index + 1}/{self.slices}, epoch"
                     train(member, task, part, stage, rng=stream, meter=meter, checkpoint=where, name=name)
-                    if where is not None:
-                        spent = {
-                            "samples": meter.samples - before[0],
-                            "evaluations": meter.gradient_evaluations - before[1],
-                        }
-                        state = {key: value.detach().cpu() for key, value in member.state_dict().items()}
-                        where.store.put("checkpoint", {**where.spec, "done": True}, state, spent, part.ids.tolist())
+                    if end is not None:
+                        end.save(member.state_dict(), meter.state(), part.ids)
                 for key, value in member.state_dict().items():
                     kept[f"slice/{shard}/{index}/{key}"] = value.detach().cpu().clone()
         if checkpoint is not None:
             for shard, start in first.items():
                 for index in range(start, self.slices):
-                    checkpoint.store.drop("checkpoint", {**_at(checkpoint, shard, index).spec, "done": True})
+                    checkpoint.store.drop("checkpoint", _at(checkpoint, shard, index, done=True).spec)
         return kept
 
 
-def _at(checkpoint: Checkpoint, shard: int, index: int) -> Checkpoint:
-    return replace(checkpoint, spec={**checkpoint.spec, "slice": [shard, index]})
+def _at(checkpoint: Checkpoint, shard: int, index: int, **more: bool) -> Checkpoint:
+    return replace(checkpoint, spec={**checkpoint.spec, "slice": [shard, index], **more})

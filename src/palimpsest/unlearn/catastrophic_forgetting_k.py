@@ -57,7 +57,17 @@ class CatastrophicForgettingK(Unlearner):
             parameter.requires_grad_(id(parameter) in moving)
         inside = {id(module) for block in last for module in block.modules()}
         still = [module for module in model.modules() if id(module) not in inside and not _holds(module, inside)]
-        train(model, trained.task, retain, self.recipe(trained), rng=rng, meter=meter, frozen=still, name=name_of(self))
+        train(
+            model,
+            trained.task,
+            retain,
+            self.recipe(trained),
+            rng=rng,
+            meter=meter,
+            checkpoint=trained.checkpoint,
+            frozen=still,
+            name=name_of(self),
+        )
         for parameter in model.parameters():
             parameter.requires_grad_(True)
 

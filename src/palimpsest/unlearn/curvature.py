@@ -44,6 +44,11 @@ class Curvature:
         self.size = sum(parameter.numel() for parameter in self.parameters)
         self.dtype, self.device = self.parameters[0].dtype, self.parameters[0].device
 
+    def parts(self, vector: Tensor) -> list[Tensor]:
+        """The entries of a vector of shape (p,) that belong to each parameter, in the parameter's shape; views of it."""
+        pieces = torch.split(vector, [parameter.numel() for parameter in self.parameters])
+        return [piece.view(parameter.shape) for piece, parameter in zip(pieces, self.parameters, strict=True)]
+
     def gradient_sum(self, records: Examples) -> Tensor:
         """Sum of the loss gradients of all records, shape (p,)."""
         total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
@@ -92,7 +97,7 @@ class Curvature:
 
     def product(self, kind: Kind, records: Examples, vector: Tensor) -> Tensor:
         """C·vector, with C the mean over the records, shape (p,). Counts two gradient evaluations a batch."""
-        parts = self._parts(vector)
+        parts = self.parts(vector)
         total = torch.zeros_like(vector)
         for batch in self._batches(records, PASS):
             step = {"exact": self._hessian, "ggn": self._gauss_newton, "fisher": self._fisher}[kind]
@@ -160,10 +165,6 @@ class Curvature:
 
     def _flat(self, parts: tuple[Tensor, ...]) -> Tensor:
         return torch.cat([part.reshape(-1) for part in parts]).detach()
-
-    def _parts(self, vector: Tensor) -> list[Tensor]:
-        pieces = torch.split(vector, [parameter.numel() for parameter in self.parameters])
-        return [piece.view(parameter.shape) for piece, parameter in zip(pieces, self.parameters, strict=True)]
 
 
 def drawn(records: Examples, count: int | None, rng: Rng) -> Examples:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from palimpsest.learn._linear import kept_of, rows, whole
+from palimpsest.learn._linear import Saver, kept_of, rows, whole
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.learn.output_perturbed import OutputPerturbed
@@ -54,7 +54,8 @@ class DescentToDelete(Unlearner):
         whole(trained, retain, forget, "descent_to_delete")
         radius, x = float(kept["radius"]), rows(model, retain, self.needs)
         steps = self.steps(learner, radius, len(forget))
-        weights = learner.descend(kept["weights"], x, retain.targets, radius, steps, meter)
+        saver = Saver(trained.checkpoint, retain.ids, meter)
+        weights = learner.descend(kept["weights"], x, retain.targets, radius, steps, meter, saver)
         return {**trained.kept, **learner.release(model, weights, radius, len(x), rng)}
 
     @staticmethod

@@ -66,8 +66,7 @@ class Fisher(Unlearner):
             importances = curvature.importances(chosen, vectorised=self.vectorised)
         spread = (self.alpha * (importances + 1e-8).pow(-self.power).clamp(max=self.largest)).sqrt()
         draw = rng.child("noise").torch()
-        pieces = torch.split(spread, [parameter.numel() for parameter in model.parameters()])
         with torch.no_grad():
-            for parameter, part in zip(model.parameters(), pieces, strict=True):
+            for parameter, part in zip(curvature.parameters, curvature.parts(spread), strict=True):
                 noise = torch.randn(parameter.shape, generator=draw, dtype=parameter.dtype)
-                parameter.add_(part.view(parameter.shape) * noise.to(parameter.device))
+                parameter.add_(part * noise.to(parameter.device))

@@ -53,7 +53,9 @@ class Sisa(Unlearner):
             )
             model.members[shard].load_state_dict(before)
         root = int(trained.kept["root"])
-        new = learner.slices_from(model, trained.task, retain, recipe, first, root=root, meter=meter)
+        new = learner.slices_from(
+            model, trained.task, retain, recipe, first, root=root, meter=meter, checkpoint=trained.checkpoint
+        )
         return {**trained.kept, **new}
 
     @staticmethod

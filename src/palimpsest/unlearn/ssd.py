@@ -62,10 +62,9 @@ class SelectiveSynapticDampening(Unlearner):
         everything = self._everything(curvature, retain, forget, gone, rng)
         chosen = gone > self.alpha * everything
         shrink = torch.where(chosen, (self.dampening * everything / gone.clamp_min(1e-45)).clamp(max=1.0), 1.0)
-        pieces = torch.split(shrink, [parameter.numel() for parameter in model.parameters()])
         with torch.no_grad():
-            for parameter, part in zip(model.parameters(), pieces, strict=True):
-                parameter.mul_(part.view(parameter.shape))
+            for parameter, part in zip(curvature.parameters, curvature.parts(shrink), strict=True):
+                parameter.mul_(part)
 
     def _everything(self, curvature: Curvature, retain: Examples, forget: Examples, gone: Tensor, rng: Rng) -> Tensor:
         """F_D, from the forget set's importances and the retain set's; or from a sample."""
