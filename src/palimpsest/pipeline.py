@@ -29,7 +29,7 @@ from palimpsest.rng import determinism
 from palimpsest.store import Store
 from palimpsest.task import Classification
 from palimpsest.types import Examples, Split
-from palimpsest.workers import Workers
+from palimpsest.workers import Workers, at_work
 
 Say = Callable[[str], None]
 
@@ -59,7 +59,7 @@ def audit(
     if workers.count > 1 and plan.threads is None:
         plan = replace(plan, threads=1)
     started, begin = datetime.datetime.now(datetime.UTC), time.perf_counter()
-    with determinism(plan.threads):
+    with determinism(plan.threads), at_work(workers):
         split = split or plan.data.load()
         if store.redact:
             unkept(plan.data, split)

@@ -113,6 +113,11 @@ class Examples:
         moved = {name: base.to(where) for name, base in self.inputs.items()}
         return replace(self, inputs=moved, targets=self.targets.to(where))
 
+    def apart(self) -> Examples:
+        """The same records in the main memory, on a base that holds no others: what to send to another process."""
+        inputs = {name: self.raw(name).cpu() for name in self.inputs}
+        return replace(self, inputs=inputs, targets=self.targets.cpu(), rows=torch.arange(len(self)))
+
     def raw(self, name: str, positions: Tensor | None = None) -> Tensor:
         """Stored values of one input, shape (n, …), in the base's dtype."""
         rows = self.rows if positions is None else self.rows[positions]

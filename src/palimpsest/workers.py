@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from palimpsest.errors import BadInput, PalimpsestError, WorkerDied
 from palimpsest.progress import track
@@ -28,7 +28,7 @@ class Workers:
     """
 
     count: int = 1
-    backend: Literal["processes", "ray"] = "processes"
+    backend: str = "processes"
 
     def __post_init__(self) -> None:
         if self.count < 1:

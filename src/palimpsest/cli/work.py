@@ -68,7 +68,7 @@ def audit(
     from palimpsest.store import Store
     from palimpsest.workers import Workers
 
-    crew = Workers(workers, backend)  # type: ignore[arg-type]
+    crew = Workers(workers, backend)
     if require not in (None, "forgotten"):
         raise UnknownName("--require", got=str(require), known=["forgotten"])
     given = {
@@ -143,19 +143,26 @@ def train(
     store: words.StoreFolder = words.STORE,
     device: words.Device = "cpu",
     threads: words.Threads = None,
+    workers: words.Workers = 1,
+    backend: words.Backend = "processes",
 ) -> None:
     """Train one model and write its weights: an audit's original, or with --exclude its retrained control."""
     from palimpsest import steps
     from palimpsest.options import parts, reader, usable_device
     from palimpsest.rng import determinism
     from palimpsest.store import Store
+    from palimpsest.workers import Workers, at_work
 
     given = {"data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "threads": threads}
     chosen, asked = words.choose(given, settings, sets, preset="digits")
     steps.check_target(out)
     read = reader(chosen)
     made = parts(chosen, read, asked)
-    with words.progress(), determinism(chosen.threads):
+    with (
+        words.progress(),
+        determinism(chosen.threads or (1 if workers > 1 else None)),
+        at_work(Workers(workers, backend)),
+    ):
         trained = steps.train(
             made, read(), Store(store), out, exclude=exclude or (), seed=seed, device=usable_device(device)
         )
@@ -237,7 +244,7 @@ def tune(
     from palimpsest.store import Store
     from palimpsest.workers import Workers
 
-    crew = Workers(workers, backend)  # type: ignore[arg-type]
+    crew = Workers(workers, backend)
     if out.suffix != ".json" or out.is_dir():
         raise BadInput("--out", got=str(out), expected="a file name that ends in .json")
     given = {"data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "forget": forget,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,9 +19,10 @@ from palimpsest.learn.loop import Checkpoint, Meter, train
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models._ensemble import Ensemble
 from palimpsest.models.base import Model
-from palimpsest.rng import Rng
+from palimpsest.rng import Rng, determinism
 from palimpsest.task import Classification
 from palimpsest.types import Array, Examples
+from palimpsest.workers import Workers, current
 
 State = dict[str, Tensor]
 
@@ -89,38 +91,97 @@ class Sharded(Learner):
         meter: Meter,
         checkpoint: Checkpoint | None = None,
     ) -> State:
-        """Trains the named shards from the named slice on, in place, and returns their weights after each slice.
+        """Trains the named shards from the named slice on, in place, and returns their weights after each slice. The current
+        workers take a shard each; the memory that they need is theirs and is not measured.
 
         The members must hold the weights from before that slice; examples: all records that are to be trained on.
         """
         kept: State = {}
         shards, slices = self.places(examples)
-        stage = replace(recipe, epochs=self.epochs(recipe))
-        for shard, start in first.items():
-            member = model.members[shard]
+        stage, device = replace(recipe, epochs=self.epochs(recipe)), next(model.parameters()).device
+        crew = current() if device.type == "cpu" else Workers()
+        jobs = [
+            Shard(
+                f"shard {shard + 1}/{self.shards}", self.slices, start, copy.deepcopy(model.members[shard]), task,
+                examples.take(shards == shard).apart() if crew.count > 1 else examples.take(shards == shard),
+                tuple(slices[shards == shard].tolist()), stage, Rng(root).child("shard", shard),
+                None if checkpoint is None else replace(checkpoint, spec={**checkpoint.spec, "shard": shard}),
+                torch.get_num_threads(),
+            )
+            for shard, start in first.items()
+        ]  # fmt: skip
+        for shard, done in zip(first, crew.map(train_shard, jobs, "shards"), strict=True):
             model.filled[shard] = float((shards == shard).any())
-            for index in range(start, self.slices):
-                part = examples.take((shards == shard) & (slices <= index))
-                where = None if checkpoint is None else _at(checkpoint, shard, index)
-                end = None if checkpoint is None else _at(checkpoint, shard, index, done=True)
-                done = None if end is None else end.store.get("checkpoint", end.spec)
-                if done is not None:
-                    member.load_state_dict(done.tensors)
-                    meter.restore(done.info)
-                elif len(part) > 1:
-                    stream = Rng(root).child("shard", shard, "slice", index)
-                    name = f"shard {shard + 1}/{self.shards}, slice {index + 1}/{self.slices}, epoch"
-                    train(member, task, part, stage, rng=stream, meter=meter, checkpoint=where, name=name)
-                    if end is not None:
-                        end.save(member.state_dict(), meter.state(), part.ids)
-                for key, value in member.state_dict().items():
-                    kept[f"slice/{shard}/{index}/{key}"] = value.detach().cpu().clone()
-        if checkpoint is not None:
-            for shard, start in first.items():
-                for index in range(start, self.slices):
-                    checkpoint.store.drop("checkpoint", _at(checkpoint, shard, index, done=True).spec)
+            for index, state in enumerate(done.states, first[shard]):
+                kept |= {f"slice/{shard}/{index}/{key}": value for key, value in state.items()}
+            if done.states:
+                model.members[shard].load_state_dict(done.states[-1])
+            meter.count(done.samples, done.evaluations)
+            meter.before += done.before
+        for job in jobs:
+            job.clear()
         return kept
 
 
-def _at(checkpoint: Checkpoint, shard: int, index: int, **more: bool) -> Checkpoint:
-    return replace(checkpoint, spec={**checkpoint.spec, "slice": [shard, index], **more})
+@dataclass(frozen=True)
+class Shard:
+    """All that it takes to train one shard from one of its slices on, here or in another process.
+
+    member: the model before that slice. examples: the shard's records, and the slice of each. rng: the shard's stream.
+    """
+
+    name: str
+    slices: int
+    start: int
+    member: nn.Module
+    task: Classification
+    examples: Examples
+    places: tuple[int, ...]
+    recipe: Recipe
+    rng: Rng
+    checkpoint: Checkpoint | None
+    threads: int
+
+    def at(self, index: int, **more: bool) -> Checkpoint | None:
+        """Where the training of one slice leaves its state, or, with done=True, what came of it."""
+        if self.checkpoint is None:
+            return None
+        return replace(self.checkpoint, spec={**self.checkpoint.spec, "slice": index, **more})
+
+    def clear(self) -> None:
+        """Drops what the slices left."""
+        for index in range(self.start, self.slices):
+            where = self.at(index, done=True)
+            if where is not None:
+                where.store.drop("checkpoint", where.spec)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A shard's weights after each slice and what they cost. before: seconds spent by runs that were killed."""
+
+    states: list[State]
+    samples: int
+    evaluations: int
+    before: float
+
+
+def train_shard(job: Shard) -> Done:
+    """Trains one shard slice by slice; a run that was killed goes on."""
+    member, places, states = job.member, np.asarray(job.places), []
+    meter = Meter(device=next(member.parameters()).device)
+    with determinism(job.threads):
+        for index in range(job.start, job.slices):
+            part = job.examples.take(places <= index)
+            end = job.at(index, done=True)
+            done = None if end is None else end.store.get("checkpoint", end.spec)
+            if done is not None:
+                member.load_state_dict(done.tensors)
+                meter.restore(done.info)
+            elif len(part) > 1:
+                name, stream = f"{job.name}, slice {index + 1}/{job.slices}, epoch", job.rng.child("slice", index)
+                train(member, job.task, part, job.recipe, rng=stream, meter=meter, checkpoint=job.at(index), name=name)
+                if end is not None:
+                    end.save(member.state_dict(), meter.state(), part.ids)
+            states.append({key: value.detach().cpu().clone() for key, value in member.state_dict().items()})
+    return Done(states, meter.samples, meter.gradient_evaluations, meter.before)

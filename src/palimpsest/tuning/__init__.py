@@ -24,7 +24,7 @@ from palimpsest.tuning.arena import FIRST_SEED
 from palimpsest.tuning.search import Place, Search, Tried, Tuned, attempt, fit, merged, within
 from palimpsest.tuning.space import Space
 from palimpsest.types import Split
-from palimpsest.workers import Workers
+from palimpsest.workers import Workers, at_work
 
 __all__ = ["Tried", "Tuned", "tune", "write"]
 
@@ -61,7 +61,7 @@ def tune(
         raise BadInput("tune", got=f"only {', '.join(spaces)}", expected="a method that has a range to search")
     if workers.count > 1 and plan.threads is None:
         plan = replace(plan, threads=1)
-    with determinism(plan.threads):
+    with determinism(plan.threads), at_work(workers):
         split = (split or plan.data.load()).to(plan.device)
         shop = Workshop(store, Classification.of(split), split.fingerprint, plan.device, split.validation)
         plan = runnable(plan, split, shop.task)
