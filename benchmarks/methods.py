@@ -5,7 +5,7 @@ The gap of a method is the mean of |method − retrained| over retain, forget an
 rate, in points; mean over seeds with Student's 95 % interval, so that three seeds are not taken for more than they are.
 Everything made is in the store: a run that was stopped goes on.
 
-Run: python benchmarks/methods.py CASE … [--cifar FOLDER] [--store FOLDER] [--out FOLDER]
+Run: python benchmarks/methods.py CASE … [--cifar FOLDER] [--store FOLDER] [--out FOLDER] [--workers N]
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from palimpsest.options import make_plan, reader
 from palimpsest.presets import Choices, choices, read
 from palimpsest.record import Cell, Record
 from palimpsest.store import Store
+from palimpsest.workers import Workers
 
 APPROXIMATE = (
     "finetune", "noisy_gradient_descent", "gradient_ascent", "negative_gradient", "random_label", "salun", "l1_sparse", "influence",
@@ -62,10 +63,12 @@ def cases(cifar: str) -> dict[str, Case]:
         "model": "convnet",
         "recipe": {"epochs": 15, "batch_size": 64},
         "settings": {"convnet": {"width": 4}},
-        "unlearn": list(APPROXIMATE),
+        "unlearn": ["all"],
         **report,
     }
+    linear = {**digits, "model": "linear", "settings": {}, "forget": ["random=20"]}
     return {
+        "digits-linear": Case(linear, trials=20, seeds=2),
         "digits-class": Case({**digits, "forget": ["class=0"]}, trials=20, seeds=2),
         "digits-random": Case({**digits, "forget": ["random=0.1"]}, trials=20, seeds=2),
         "cifar10-random": Case({**images, "forget": ["random=0.1"]}, trials=6, seeds=1),
@@ -73,11 +76,11 @@ def cases(cifar: str) -> dict[str, Case]:
     }
 
 
-def tuned(case: Case, store: Store, file: Path) -> Choices:
+def tuned(case: Case, store: Store, file: Path, workers: Workers) -> Choices:
     """The case's choices with the settings that tuning found."""
     chosen = choices(case.chosen)
     plan = make_plan(chosen, reader(chosen))
-    found = tuning.tune(plan, store, trials=case.trials, seeds=case.seeds, say=say)
+    found = tuning.tune(plan, store, trials=case.trials, seeds=case.seeds, say=say, workers=workers)
     tuning.write(file, chosen, plan, found, seeds=case.seeds, share=0.2)
     return read(str(file))
 
@@ -126,7 +129,7 @@ def table(name: str, record: Record) -> str:
         shown = label or "*retrained against itself*"
         if len(each) < len(record.seeds):
             reasons = {cell.reason for cell in record.cells if cell.unlearner == label and cell.reason}
-            rows.append((1e9, f"| {shown} | failed: {'; '.join(sorted(reasons))} | | | | | | |"))
+            rows.append((1e9, f"| {shown} | none: {'; '.join(sorted(reasons))} | | | | | | |"))
             continue
         total, half = spread([mean(one.values()) for one in each])
         parts = " | ".join(f"{mean(one[part] for one in each):.1f}" for part in PARTS)
@@ -145,11 +148,9 @@ def table(name: str, record: Record) -> str:
 def share(record: Record, label: str) -> float:
     """Gradient evaluations of a method as a share of those of training."""
 
-    def spent(target: str, mine: str) -> float:
-        found = [c.cost for c in record.cells if c.target == target and c.unlearner == mine and c.cost]
-        return mean(cost["samples"] for cost in found) if found else float("nan")
-
-    return spent("unlearned", label) / spent("original", "")
+    mine = [c for c in record.cells if c.target == "unlearned" and c.unlearner == label and c.cost]
+    original = [c for c in record.cells if c.target == "original" and c.learner == mine[0].learner]
+    return mean(c.cost["samples"] for c in mine) / mean(c.cost["samples"] for c in original)
 
 
 def say(text: str) -> None:
@@ -162,13 +163,15 @@ def main() -> None:
     words.add_argument("--cifar", default="../shared/data/cifar10")
     words.add_argument("--store", type=Path, default=Path(".palimpsest/benchmarks"))
     words.add_argument("--out", type=Path, default=Path("out/methods"))
+    words.add_argument("--workers", type=int, default=1)
     given = words.parse_args()
     known = cases(given.cifar)
     for name in given.case:
         store, folder = Store(given.store), given.out / name
-        chosen = tuned(known[name], store, folder / "tuned.json")
+        chosen = tuned(known[name], store, folder / "tuned.json", Workers(given.workers))
         plan = make_plan(chosen, reader(chosen))
-        record = pipeline.audit(plan, store, folder, command=f"python benchmarks/methods.py {name}", say=say)
+        told = f"python benchmarks/methods.py {name}"
+        record = pipeline.audit(plan, store, folder, command=told, say=say, workers=Workers(given.workers))
         text = table(name, record)
         (folder / "table.md").write_text(text + "\n", encoding="utf-8")
         say(text)

@@ -5,9 +5,8 @@ What a piece makes lies in the store, so a worker that dies costs the piece it w
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -44,88 +43,123 @@ class Workers:
         """
         if self.count == 1 or len(items) < 2:
             return [work(item) for item in track(items, name, total=len(items))]
-        finished: dict[int, R | PalimpsestError] = {}
-        losses = 0
-        with _started(self) as dead:
-            bar = track(range(len(items)), name, total=len(items))
-            while len(finished) < len(items) and losses < LOSSES:
-                before = len(finished)
-                pieces = [(place, items[place]) for place in range(len(items)) if place not in finished]
-                try:
-                    for place, result in self._results(work, pieces):
-                        finished[place] = result
-                        next(bar)
-                except dead as error:
-                    losses = 1 if len(finished) > before else losses + 1
-                    reason = error
-            bar.close()  # type: ignore[attr-defined]
-        if len(finished) < len(items):
-            left = (
-                f"{len(items) - len(finished)} of {len(items)} pieces of work undone after {LOSSES} deaths of workers"
-            )
-            do = "look for memory running out, and run again with fewer --workers"
-            raise WorkerDied(f"got {left}, expected none ({type(reason).__name__}); {do}") from reason
-        results = [finished[place] for place in range(len(items))]
-        for result in results:
+        with _pool(self) as pool:
+            finished = pool.finish(work, items, name)
+        for result in finished:
             if isinstance(result, PalimpsestError):
                 raise result
-        return results  # type: ignore[return-value]
-
-    def _results(self, work: Callable[[T], R], pieces: Sequence[tuple[int, T]]) -> Iterator[tuple[int, Any]]:
-        from joblib import Parallel, delayed
-
-        form = "generator_unordered" if self.backend == "processes" else "list"  # all that Ray's backend can
-        tasks = (delayed(_piece)(work, place, item, sys.path) for place, item in pieces)
-        yield from Parallel(return_as=form, batch_size=1, pre_dispatch="2*n_jobs")(tasks)
+        return finished  # type: ignore[return-value]
 
 
-def _piece(work: Callable[[T], R], place: int, item: T, path: list[str]) -> tuple[int, R | PalimpsestError]:
+class Pool:
+    """Processes that joblib started, kept from one call to the next."""
+
+    def __init__(self, workers: Workers) -> None:
+        self.workers, self.open = workers, ExitStack()
+        self.parallel: Any = None
+        self.dead: tuple[type[BaseException], ...] = ()
+
+    def finish(self, work: Callable[[T], R], items: Sequence[T], name: str) -> list[R | PalimpsestError]:
+        """The result or the error of each piece, in order."""
+        finished: dict[int, R | PalimpsestError] = {}
+        losses, bar = 0, track(range(len(items)), name, total=len(items))
+        while len(finished) < len(items):
+            self.start()
+            before, left = len(finished), [place for place in range(len(items)) if place not in finished]
+            try:
+                for place, result in self.parallel(_task(work, place, items[place]) for place in left):
+                    finished[place] = result
+                    next(bar)
+            except self.dead as error:
+                self.close()
+                losses = 1 if len(finished) > before else losses + 1
+                if losses == LOSSES:
+                    got = f"{len(left)} of {len(items)} pieces of work undone after {LOSSES} deaths of workers"
+                    do = "look for memory running out, and run again with fewer --workers"
+                    raise WorkerDied(f"got {got}, expected none ({type(error).__name__}); {do}") from error
+        list(bar)
+        return [finished[place] for place in range(len(items))]
+
+    def start(self) -> None:
+        """Has no effect on a pool that is running."""
+        if self.parallel is not None:
+            return
+        from joblib import Parallel, parallel_config
+
+        if self.workers.backend == "ray":
+            self.dead, form = _ray(), "list"  # all that Ray's backend can
+            config = parallel_config(backend="ray", n_jobs=self.workers.count)
+        else:
+            from joblib.externals.loky.process_executor import BrokenProcessPool
+
+            self.dead, form = (BrokenProcessPool,), "generator_unordered"
+            config = parallel_config(backend="loky", n_jobs=self.workers.count, inner_max_num_threads=1)
+        self.open.enter_context(config)
+        self.parallel = self.open.enter_context(Parallel(return_as=form, batch_size=1, pre_dispatch="2*n_jobs"))
+
+    def close(self) -> None:
+        self.parallel = None
+        self.open.close()
+
+
+def _ray() -> tuple[type[BaseException], ...]:
+    """Makes Ray known to joblib; gives the errors that tell of a worker's death."""
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError:
+        do = "pip install 'palimpsest-ml[ray]'"
+        raise BadInput("--backend", got="ray, which is not installed", expected="it", do=do) from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False)
+    register_ray()  # type: ignore[no-untyped-call]
+    return (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)
+
+
+def _task(work: Callable[[T], R], place: int, item: T) -> Any:
+    from joblib import delayed
+
+    return delayed(_piece)(work, place, item)
+
+
+def _piece(work: Callable[[T], R], place: int, item: T) -> tuple[int, R | PalimpsestError]:
     """In a worker: one piece. Errors of this package come back as values, others as errors."""
-    sys.path.extend(entry for entry in path if entry not in sys.path)  # modules of the user's
     try:
         return place, work(item)
     except PalimpsestError as error:
         return place, error
 
 
-@contextmanager
-def _started(workers: Workers) -> Iterator[tuple[type[BaseException], ...]]:
-    """Workers for joblib within this block, and the errors that tell of the death of one."""
-    from joblib import parallel_config
-
-    if workers.backend == "processes":
-        from joblib.externals.loky.process_executor import BrokenProcessPool
-
-        with parallel_config(backend="loky", n_jobs=workers.count, inner_max_num_threads=1):
-            yield (BrokenProcessPool,)
-        return
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ImportError:
-        raise BadInput(
-            "--backend", got="ray, which is not installed", expected="it", do="pip install 'palimpsest-ml[ray]'"
-        ) from None
-    if not ray.is_initialized():
-        ray.init(log_to_driver=False)
-    register_ray()  # type: ignore[no-untyped-call]
-    with parallel_config(backend="ray", n_jobs=workers.count):
-        yield (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError)
-
-
-_current: ContextVar[Workers] = ContextVar("palimpsest_workers", default=Workers())  # noqa: B039 - frozen
+_current: ContextVar[Pool | None] = ContextVar("palimpsest_workers", default=None)
 
 
 def current() -> Workers:
     """The workers of the block that this is called in; this process alone outside of one, and in a worker."""
-    return _current.get()
+    pool = _current.get()
+    return Workers() if pool is None else pool.workers
 
 
 @contextmanager
 def at_work(workers: Workers) -> Iterator[Workers]:
-    """Within this block, work that can be parted is parted among these workers."""
-    token = _current.set(workers)
+    """Within this block, work that can be parted is parted among these workers, who stay until its end."""
+    pool = Pool(workers)
+    token = _current.set(pool)
     try:
         yield workers
     finally:
         _current.reset(token)
+        pool.close()
+
+
+@contextmanager
+def _pool(workers: Workers) -> Iterator[Pool]:
+    """The block's, where these are its workers, else one for a single call."""
+    pool = _current.get()
+    if pool is not None and pool.workers == workers:
+        yield pool
+        return
+    pool = Pool(workers)
+    try:
+        yield pool
+    finally:
+        pool.close()

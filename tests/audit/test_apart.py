@@ -1,0 +1,158 @@
+"""An audit by several workers is the audit by one: the same numbers, no cell lost, none counted twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from palimpsest import tuning
+from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
+from palimpsest.audit.plan import Plan
+from palimpsest.data.digits import Digits
+from palimpsest.errors import BadInput
+from palimpsest.learn.recorded import Recorded
+from palimpsest.learn.sharded import Sharded
+from palimpsest.models.convnet import ConvNet
+from palimpsest.pipeline import audit
+from palimpsest.record import Record
+from palimpsest.store import Store
+from palimpsest.types import Split
+from palimpsest.unlearn.amnesiac import Amnesiac
+from palimpsest.unlearn.base import Unlearner
+from palimpsest.unlearn.finetune import Finetune
+from palimpsest.unlearn.retrain import Retrain
+from palimpsest.unlearn.sisa import Sisa
+from palimpsest.verify.accuracy import Accuracy
+from palimpsest.workers import Pool, Workers
+from tests.audit.small import numbers, plan
+
+TWO = Workers(2)
+
+
+@dataclass(frozen=True)
+class Failing(Unlearner):
+    """Fails at the second request."""
+
+    def update(self, model: Any, trained: Any, retain: Any, forget: Any, *, rng: Any, meter: Any) -> None:
+        if len(retain) < 150:
+            raise BadInput("failing", got="a second request", expected="one")
+
+
+@dataclass(frozen=True)
+class Deadly(ConfidenceMembership):
+    """Kills the first process that attacks with it, as memory that runs out does, and leaves a marker."""
+
+    marker: str = ""
+
+    def run(self, case: Any, *, rng: Any) -> Any:
+        marker = Path(self.marker)
+        if not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().run(case, rng=rng)
+
+
+def asked(**changes: Any) -> Plan:
+    """Two requests, three ways of training, and a method that fails."""
+    unlearners = (Retrain(), Finetune(epochs=1, lr=0.05, batch_size=64), Sisa(), Amnesiac(), Failing())
+    learners = {"sharded": Sharded(shards=2, slices=2), "recorded": Recorded()}
+    base = {
+        "data": Digits(limit=200), "model": ConvNet(width=2), "unlearners": unlearners, "learners": learners,
+        "forget": ("random=20", "random=20"), "attacks": (ConfidenceMembership(),), "controls": 1, "seeds": (0,),
+        "verifiers": (Accuracy(),),
+    }  # fmt: skip
+    return plan(**{**base, **changes})
+
+
+def run(folder: Path, workers: Workers, said: list[str] | None = None, **changes: Any) -> Record:
+    torch.set_num_threads(1)
+    say = (said if said is not None else []).append
+    return audit(asked(**changes), Store(folder / "store"), folder / "out", workers=workers, say=say)
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    return run(tmp_path_factory.mktemp("serial"), Workers(1))
+
+
+def test_two_workers_give_the_record_of_one(serial: Record, tmp_path: Path) -> None:
+    said: list[str] = []
+    assert numbers(run(tmp_path, TWO, said)) == numbers(serial)
+    assert {cell.status for cell in serial.cells} == {"ok", "failed"}
+    assert "made 0 models and 2 score sets" in said[-1], "all by workers but what a failing method did before it failed"
+
+
+def test_a_second_run_asks_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"unlearners": (Retrain(),), "forget": ("random=20",)}
+    first = run(tmp_path, Workers(1), **few)
+
+    def nobody(*args: Any, **named: Any) -> Iterator[Any]:
+        raise AssertionError("a worker was asked")
+
+    monkeypatch.setattr(Pool, "finish", nobody)
+    assert numbers(run(tmp_path, TWO, **few)) == numbers(first)
+
+
+def test_a_worker_that_dies_leaves_no_hole_and_no_double(tmp_path: Path) -> None:
+    few = {
+        "attacks": (Deadly(marker=str(tmp_path / "marker")),),
+        "unlearners": (Retrain(), Finetune(epochs=1)),
+        "forget": ("random=20",),
+    }
+    record = run(tmp_path, TWO, **few)
+    assert (tmp_path / "marker").exists(), "one was killed"
+    places = [(c.unlearner, c.target, c.seed, c.replica, c.attack or c.verifier) for c in record.cells]
+    assert len(places) == len(set(places))
+    assert numbers(record) == numbers(run(tmp_path / "serial", Workers(1), **few)), "the marker is there: nobody dies"
+
+
+def test_tuning_finds_the_same_with_any_number_of_workers(tmp_path: Path) -> None:
+    few = asked(forget=("random=20",), unlearners=(Finetune(), Amnesiac()))
+    found = [
+        tuning.tune(few, Store(tmp_path / str(workers.count)), trials=3, seeds=1, share=0.4, workers=workers)
+        for workers in (Workers(1), TWO)
+    ]
+    assert found[0] == found[1]
+    assert all(tuned.best for tuned in found[0])
+
+
+def test_shards_are_trained_by_workers_to_the_same_weights(tmp_path: Path) -> None:
+    few = {"unlearners": (Sisa(),), "forget": ("random=20",), "learners": {}}
+    learner = Sharded(shards=3, slices=2)
+    found = [run(tmp_path / str(w.count), w, **few, learner=learner) for w in (Workers(1), TWO)]
+    assert numbers(found[0]) == numbers(found[1])
+    spent = [[(c.cost["samples"], c.cost["gradient_evaluations"]) for c in r.cells if c.cost] for r in found]
+    assert spent[0] == spent[1]
+
+
+@dataclass(frozen=True)
+class Fickle(Digits):
+    """Other records in every process."""
+
+    def read(self) -> Split:  # pragma: no cover - only its fingerprint is looked at
+        return Digits(limit=100 + os.getpid() % 50).load()
+
+    def load(self) -> Split:
+        return self.read()
+
+
+def test_data_that_change_from_reading_to_reading_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="got others in a worker than in the audit"):
+        run(tmp_path, TWO, data=Fickle(), forget=("random=20",), unlearners=(Retrain(),))
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_of_two_workers_gives_the_record_of_one(serial: Record, tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        assert numbers(run(tmp_path, Workers(2, "ray"))) == numbers(serial)
+    finally:
+        ray.shutdown()

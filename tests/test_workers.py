@@ -1,0 +1,137 @@
+"""Pieces of work on several processes: the results of one, in order, whatever happens to a process."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from palimpsest import errors
+from palimpsest.errors import BadInput, PalimpsestError, UnknownName, WorkerDied
+from palimpsest.workers import Workers, at_work, current
+
+TWO = Workers(2)
+
+
+def square(number: int) -> int:
+    return number**2
+
+
+def refused(number: int) -> int:
+    if number % 2:
+        raise BadInput("number", got=number, expected="an even one")
+    return number
+
+
+def faulty(number: int) -> int:
+    raise KeyError(number)
+
+
+def deadly(folder: Path, number: int) -> tuple[int, int]:
+    """Piece 3 kills the process that first works on it; each piece notes that it was done."""
+    if number == 3 and not (folder / "killed").exists():
+        (folder / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    with (folder / f"{number}-done").open("a") as file:
+        file.write("x")
+    return number, os.getpid()
+
+
+def always_deadly(number: int) -> int:
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def who(number: int) -> int:
+    return current().count
+
+
+def test_the_results_come_in_order_from_other_processes() -> None:
+    assert TWO.map(square, range(7)) == [square(number) for number in range(7)]
+    assert os.getpid() not in TWO.map(_process, range(4))
+
+
+def _process(number: int) -> int:
+    return os.getpid()
+
+
+def test_one_worker_or_one_piece_is_done_here() -> None:
+    assert Workers(1).map(_process, range(3)) == [os.getpid()] * 3
+    assert TWO.map(_process, [0]) == [os.getpid()]
+    assert TWO.map(square, []) == []
+
+
+def test_the_first_error_of_ours_is_raised_when_the_rest_is_done() -> None:
+    with pytest.raises(BadInput, match="number: got 1, expected an even one"):
+        TWO.map(refused, range(6))
+
+
+def test_an_error_of_others_is_raised_as_it_is() -> None:
+    with pytest.raises(KeyError):
+        TWO.map(faulty, range(3))
+
+
+def test_a_worker_that_dies_costs_nothing_but_time(tmp_path: Path) -> None:
+    results = TWO.map(partial(deadly, tmp_path), range(8))
+    assert (tmp_path / "killed").exists()
+    assert [number for number, _ in results] == list(range(8)), "each once, none lost"
+    assert os.getpid() not in {process for _, process in results}
+
+
+def test_work_that_kills_every_worker_ends_with_one_clear_line() -> None:
+    with pytest.raises(WorkerDied, match=r"got \d of 4 pieces of work undone after 3 deaths .* fewer --workers"):
+        TWO.map(always_deadly, range(4))
+
+
+def test_workers_have_no_workers() -> None:
+    with at_work(TWO):
+        assert current() == TWO
+        assert TWO.map(who, range(2)) == [1, 1]
+    assert current() == Workers(1)
+
+
+@pytest.mark.parametrize(
+    "kind", [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, PalimpsestError)]
+)
+def test_every_error_comes_back_from_another_process(kind: type[PalimpsestError]) -> None:
+    if issubclass(kind, UnknownName):
+        error = kind("method", got="finetun", known=["finetune"])
+    elif issubclass(kind, BadInput):
+        error = kind("--seeds", got=0, expected="1", do="do so")
+    else:
+        error = kind("got this; expected that")
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - what processes send each other
+    assert type(again) is kind
+    assert str(again) == str(error)
+
+
+def test_what_cannot_be() -> None:
+    with pytest.raises(BadInput, match="--workers: got 0"):
+        Workers(0)
+    with pytest.raises(BadInput, match="--backend: got 'spark', expected processes or ray"):
+        Workers(2, "spark")
+
+
+def test_ray_does_the_same_and_outlives_a_worker(tmp_path: Path) -> None:
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        results = Workers(2, "ray").map(partial(deadly, tmp_path), range(5))
+        assert (tmp_path / "killed").exists()
+        assert [number for number, _ in results] == list(range(5))
+        with pytest.raises(BadInput, match="number: got 1, expected an even one"):
+            Workers(2, "ray").map(refused, range(4))
+    finally:
+        ray.shutdown()
+
+
+def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(BadInput, match=r"pip install 'palimpsest-ml\[ray\]'"):
+        Workers(2, "ray").map(square, range(2))
