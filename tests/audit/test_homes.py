@@ -127,3 +127,26 @@ def test_methods_that_all_need_one_learner_are_the_audits_own(tmp_path: Path) ->
     found = read(tmp_path / "out")
     assert found.learner["name"] == "sharded"
     assert {cell.learner for cell in found.cells} == {"sharded"}
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong", "told"),
+    [
+        ("exact_unlearning_k", "exact_unlearning_k.k=50", "exact_unlearning_k.k: got 50, expected at most"),
+        ("catastrophic_forgetting_k", "catastrophic_forgetting_k.k=50", "catastrophic_forgetting_k.k: got 50"),
+        ("sisa", "sharded.shards=5000", "sharded.shards: got 5000, expected at most"),
+        ("amnesiac", "recorded.memory=0.0001", "recorded.memory: got a record of"),
+        ("negative_gradient", "negative_gradient.alpha=1.5", "negative_gradient.alpha: got 1.5"),
+        ("noisy_gradient_descent", "noisy_gradient_descent.sigma=-1", "noisy_gradient_descent.sigma: got -1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line_before_anything_is_trained(
+    method: str, wrong: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+    assert main(["audit", "--limit", "100", "--unlearn", f"retrain,{method}", "--set", wrong, *where]) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert len(error.strip().splitlines()) == 1
+    assert not list(tmp_path.glob("**/*.safetensors"))
+    assert not (tmp_path / "out").exists()

@@ -45,13 +45,9 @@ def layer(model: nn.Module, name: str) -> nn.Linear:
     network = model.network if isinstance(model, Normalised) else model
     parts = list(network) if isinstance(network, nn.Sequential) else [network]
     found = parts[-1] if parts else None
-    flat = all(isinstance(part, nn.Flatten) for part in parts[:-1])
-    if not flat or not isinstance(found, nn.Linear) or found.bias is None:
-        got = (
-            f"a {type(found).__name__} in a {type(network).__name__}"
-            if found is not network
-            else type(network).__name__
-        )
+    others = [part for part in parts[:-1] if not isinstance(part, nn.Flatten)]
+    if others or not isinstance(found, nn.Linear) or found.bias is None:
+        got = f"a model with {type(others[0] if others else found).__name__} in it"
         expected = "a model that is linear in its normalised inputs, with a bias"
         raise BadInput(name, got=got, expected=expected, do="pass --model linear")
     return found
