@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from palimpsest import tuning
+from palimpsest.audit.runnable import runnable
 from palimpsest.audit.stage import chosen_requests
 from palimpsest.audit.workshop import Workshop
 from palimpsest.data.digits import Digits
@@ -155,6 +156,18 @@ def test_further_seeds_than_tuning_kept_apart_are_refused(tmp_path: Path) -> Non
     assert len(make_plan(chosen).seeds) == 3
     with pytest.raises(BadInput, match=r"--seeds: got 4, expected at most 3, .* tune again with --seeds 4"):
         make_plan(choices({"seeds": 4}).over(chosen))
+
+
+def test_a_file_for_all_methods_runs_where_one_of_them_is_not_for_the_model(tmp_path: Path) -> None:
+    """A linear model has one block, too few for EU-k, so that its full schedule is no row either."""
+    words = choices(
+        {"data": "digits", "limit": 100, "model": "linear", "forget": ["class=0"], "unlearn": ["all"], "seeds": 1}
+    )
+    tried = tuning.Tuned("finetune", (tuning.Tried({"lr": 0.01}, {"retain_accuracy": 0.1}),))
+    tuning.write(tmp_path / "tuned.json", words, make_plan(words), [tried], seeds=1, share=0.2)
+    split = Digits(limit=100).load()
+    again = runnable(make_plan(read(str(tmp_path / "tuned.json"))), split, Classification.of(split))
+    assert {"exact_unlearning_k", "catastrophic_forgetting_k"} <= again.skipped.keys()
 
 
 def test_each_method_is_tuned_on_models_of_its_own_learner(tmp_path: Path) -> None:

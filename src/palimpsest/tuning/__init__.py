@@ -116,7 +116,7 @@ def write(out: Path, chosen: Choices, plan: Plan, found: Sequence[Tuned], *, see
     for tuned in found:
         if tuned.best:
             settings[tuned.label] = {**settings.get(tuned.label, {}), **tuned.best.settings}
-    if FULL in labels(plan) and f"{FULL}#2" not in labels(plan):
+    if FULL in {tuned.label for tuned in found} and f"{FULL}#2" not in labels(plan):
         names.append(FULL)
         settings[f"{FULL}#2"] = {**chosen.settings.get(FULL, {}), "lr": None, "epochs": None}
     budget: dict[str, Any] = {"seeds": seeds, "share": share}
