@@ -23,6 +23,7 @@ from palimpsest.store import Store
 from palimpsest.task import Classification
 from palimpsest.tuning.arena import Arena, elsewhere, for_tuning
 from palimpsest.tuning.space import Space
+from palimpsest.unlearn.amnesiac import Amnesiac
 from palimpsest.unlearn.exact_unlearning_k import ExactUnlearningK
 from palimpsest.unlearn.finetune import Finetune
 from palimpsest.unlearn.fisher import Fisher
@@ -45,6 +46,9 @@ def test_the_space_is_what_the_fields_declare_within_the_budget() -> None:
     assert space == Space({"lr": (1e-3, 0.3)}, 4)
     assert space.start(Finetune(epochs=50, lr=7.0)) == {"lr": 0.3, "epochs": 4}
     assert not Space.of(Retrain(), recipe, 0.2)
+    repaired = Space.of(Amnesiac(), replace(recipe, epochs=20), 0.2)
+    assert (repaired.passes, repaired.epochs, repaired.fewest) == ("repair_epochs", 4, 0)
+    assert repaired.start(Amnesiac()) == {"lr": 0.01, "repair_epochs": 0}
 
 
 def test_tuning_never_meets_what_is_reported() -> None:

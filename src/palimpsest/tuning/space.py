@@ -9,19 +9,29 @@ from typing import Any
 from palimpsest.learn.recipe import Recipe
 from palimpsest.unlearn.base import Unlearner
 
+PASSES = ("epochs", "repair_epochs")
+
 
 @dataclass(frozen=True)
 class Space:
-    """ranges: field → lowest and highest value, tried on a logarithmic scale. epochs: most passes; 0 where the method has none."""
+    """ranges: field → lowest and highest value, tried on a logarithmic scale. epochs: most passes; 0 where the method has none.
+    passes: the field that says how many there are."""
 
     ranges: dict[str, tuple[float, float]]
     epochs: int
+    passes: str = "epochs"
 
     @staticmethod
     def of(unlearner: Unlearner, recipe: Recipe, share: float) -> Space:
         fields = {entry.name: entry for entry in dataclasses.fields(unlearner)}
         ranges = {name: entry.metadata["search"] for name, entry in fields.items() if entry.metadata.get("search")}
-        return Space(ranges, max(1, int(share * recipe.epochs)) if "epochs" in fields else 0)
+        passes = next((name for name in PASSES if name in fields), "")
+        return Space(ranges, max(1, int(share * recipe.epochs)) if passes else 0, passes or "epochs")
+
+    @property
+    def fewest(self) -> int:
+        """A repair may be left out."""
+        return int(self.passes == "epochs")
 
     def __bool__(self) -> bool:
         return bool(self.ranges)
@@ -34,7 +44,8 @@ class Space:
             if value is not None:
                 found[name] = min(max(float(value), low), high)
         if self.epochs:
-            found["epochs"] = min(int(getattr(unlearner, "epochs") or self.epochs), self.epochs)  # noqa: B009
+            own = getattr(unlearner, self.passes)
+            found[self.passes] = self.epochs if own is None else min(int(own), self.epochs)
         return found
 
     def suggest(self, trial: Any) -> dict[str, Any]:
@@ -43,5 +54,5 @@ class Space:
             name: trial.suggest_float(name, low, high, log=True) for name, (low, high) in self.ranges.items()
         }
         if self.epochs:
-            found["epochs"] = trial.suggest_int("epochs", 1, self.epochs)
+            found[self.passes] = trial.suggest_int(self.passes, self.fewest, self.epochs)
         return found
