@@ -19,16 +19,21 @@ from palimpsest.record import Record
 from palimpsest.store import Store
 from palimpsest.unlearn.finetune import Finetune
 from palimpsest.unlearn.retrain import Retrain
+from palimpsest.verify.accuracy import Accuracy
+from palimpsest.verify.relearn_time import RelearnTime
+from palimpsest.verify.retrain_gap import RetrainGap
+from palimpsest.verify.robust_unlearning import RobustUnlearning
 
 
 def plan(**changes: Any) -> Plan:
-    """Digits, a narrow ConvNet, two methods, two attacks of two steps: about two seconds."""
+    """Digits, a narrow ConvNet, two methods, every verifier, two attacks of two steps: about two seconds."""
     base = Plan(
         data=Digits(limit=300),
         model=ConvNet(width=2),
         forget=("class=0",),
         unlearners=(Retrain(), Finetune(epochs=1, lr=0.05, batch_size=64)),
         attacks=(Uma(epsilon=(8 / 255, 16 / 255), steps=2, layout="contiguous"), ConfidenceMembership()),
+        verifiers=(Accuracy(), RetrainGap(), RobustUnlearning(), RelearnTime(steps=8, every=4)),
         recipe=Recipe(epochs=3, batch_size=64),
         seeds=(0,),
         threads=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,6 @@ import torch
 from torch import nn
 
 from palimpsest import pipeline
-from palimpsest.attack.residual.uma import Uma
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
@@ -20,6 +20,7 @@ from palimpsest.store import Store
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.unlearn.retrain import Retrain
+from palimpsest.verify.accuracy import Accuracy
 from tests.audit.small import numbers, plan, run
 
 
@@ -79,14 +80,13 @@ def test_second_run_makes_nothing(small: tuple[Path, Record], monkeypatch: pytes
 def test_other_settings_make_other_models(small: tuple[Path, Record]) -> None:
     folder, _ = small
     said: list[str] = []
-    pipeline.audit(
-        plan(unlearners=(Retrain(),), seeds=(1,)), Store(folder / "store"), folder / "other", say=said.append
-    )
+    asked = plan(unlearners=(Retrain(),), attacks=(), verifiers=(Accuracy(),), seeds=(1,))
+    pipeline.audit(asked, Store(folder / "store"), folder / "other", say=said.append)
     assert any("made 4 models" in line for line in said)
 
 
 def test_several_requests_in_order(tmp_path: Path) -> None:
-    record = run(tmp_path, forget=("random=20", "class=1"), attacks=(), controls=1)
+    record = run(tmp_path, forget=("random=20", "class=1"), attacks=(), verifiers=(Accuracy(),), controls=1)
     first, second = record.requests
     assert first.selection == "random=20"
     assert first.classes == []
@@ -152,9 +152,9 @@ def test_unlearned_model_holds_what_its_original_held(small: tuple[Path, Record]
     assert set(holding["fit"]) == {False, True}
 
 
-def test_purge_removes_what_holds_a_record(tmp_path: Path) -> None:
-    record = run(tmp_path, attacks=(Uma(epsilon=(8 / 255,), steps=1),))
-    store = Store(tmp_path / "store")
+def test_purge_removes_what_holds_a_record(small: tuple[Path, Record], tmp_path: Path) -> None:
+    folder, record = small
+    store = Store(shutil.copytree(folder / "store", tmp_path / "store"))
     one = record.requests[0].ids[0]
     store.purge([one])
     left = list(store.entries())

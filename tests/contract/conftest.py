@@ -7,6 +7,7 @@ import typing
 
 import numpy as np
 import pytest
+import torch
 
 from palimpsest import catalog
 from palimpsest.learn.base import Trained
@@ -16,7 +17,7 @@ from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
-from tests.contract.methods import LEARNERS, MEMBERS
+from tests.contract.methods import BITES, LEARNERS, MEMBERS
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +60,20 @@ def trained_for(records, digits_task) -> typing.Callable[[type[Unlearner]], Trai
 @pytest.fixture
 def trained(name, trained_for, digits) -> Trained:
     return dataclasses.replace(trained_for(MEMBERS[name]), validation=digits.validation)
+
+
+@pytest.fixture(scope="session")
+def unlearned(trained_for, digits, retain, forget) -> typing.Callable[..., Trained]:
+    """What a method makes of its model with the stream Rng(1), made once for all tests that only look at it."""
+    made: dict[str, Trained] = {}
+
+    def unlearn(name: str, settings: dict[str, typing.Any] | None = None) -> Trained:
+        settings = BITES.get(name, {}) if settings is None else settings
+        key = f"{name} {sorted(settings.items())}"
+        if key not in made:
+            torch.manual_seed(0)
+            trained = dataclasses.replace(trained_for(MEMBERS[name]), validation=digits.validation)
+            made[key] = MEMBERS[name](**settings).unlearn(trained, retain, forget, rng=Rng(1))
+        return made[key]
+
+    return unlearn

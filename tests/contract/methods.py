@@ -20,7 +20,8 @@ BITES = {
     "amnesiac": {"repair_epochs": 1},
     "deltagrad": {"burn_in": 4, "period": 3},
     "certified_removal": {"bound": "tight"},
-    "features_and_labels": {"samples": 40, "tolerance": 1e-3},
+    "features_and_labels": {"samples": 40, "tolerance": 1e-3, "damping": 0.1},
+    "fisher": {"samples": 15},
 }
 """Settings under which a method does its work on the small model here, where its defaults do not, or not quickly."""
 
