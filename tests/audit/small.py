@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
@@ -14,7 +15,7 @@ from palimpsest.audit.plan import Plan
 from palimpsest.data.digits import Digits
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.convnet import ConvNet
-from palimpsest.pipeline import audit
+from palimpsest.pipeline import Say, audit, silent
 from palimpsest.record import Record
 from palimpsest.store import Store
 from palimpsest.unlearn.finetune import Finetune
@@ -41,9 +42,13 @@ def plan(**changes: Any) -> Plan:
     return replace(base, **changes)
 
 
-def run(folder: Path, **changes: Any) -> Record:
+def run(folder: Path, *, out: str = "out", say: Say = silent, reported: bool = True, **changes: Any) -> Record:
+    """reported: whether the report is written too, which takes longer than many a small audit."""
     torch.set_num_threads(1)
-    return audit(plan(**changes), Store(folder / "store"), folder / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        if not reported:
+            patch.setattr("palimpsest.pipeline.report.write", lambda out: None)
+        return audit(plan(**changes), Store(folder / "store"), folder / out, say=say)
 
 
 def numbers(record: Record) -> list[Any]:

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from palimpsest import pipeline
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
@@ -72,7 +71,7 @@ def test_second_run_makes_nothing(small: tuple[Path, Record], monkeypatch: pytes
 
     monkeypatch.setattr("palimpsest.learn.loop.Meter.step", forbidden)
     monkeypatch.setattr("palimpsest.attack.base.Attack.run", forbidden)
-    again = pipeline.audit(plan(), Store(folder / "store"), folder / "again", say=said.append)
+    again = run(folder, out="again", say=said.append, reported=False)
     assert numbers(again) == numbers(record)
     assert any("made 0 models and 0 score sets" in line for line in said)
 
@@ -80,13 +79,15 @@ def test_second_run_makes_nothing(small: tuple[Path, Record], monkeypatch: pytes
 def test_other_settings_make_other_models(small: tuple[Path, Record]) -> None:
     folder, _ = small
     said: list[str] = []
-    asked = plan(unlearners=(Retrain(),), attacks=(), verifiers=(Accuracy(),), seeds=(1,))
-    pipeline.audit(asked, Store(folder / "store"), folder / "other", say=said.append)
+    asked = {"unlearners": (Retrain(),), "attacks": (), "verifiers": (Accuracy(),), "seeds": (1,)}
+    run(folder, out="other", say=said.append, reported=False, **asked)
     assert any("made 4 models" in line for line in said)
 
 
 def test_several_requests_in_order(tmp_path: Path) -> None:
-    record = run(tmp_path, forget=("random=20", "class=1"), attacks=(), verifiers=(Accuracy(),), controls=1)
+    record = run(
+        tmp_path, forget=("random=20", "class=1"), attacks=(), verifiers=(Accuracy(),), controls=1, reported=False
+    )
     first, second = record.requests
     assert first.selection == "random=20"
     assert first.classes == []
@@ -107,7 +108,7 @@ class Explodes(Unlearner):
 
 
 def test_failed_method_is_recorded_as_failed(tmp_path: Path) -> None:
-    record = run(tmp_path, unlearners=(Explodes(), Retrain()))
+    record = run(tmp_path, unlearners=(Explodes(), Retrain()), reported=False)
     label = f"{__name__}:Explodes"
     mine = [cell for cell in record.cells if cell.unlearner == label]
     assert mine
@@ -118,7 +119,7 @@ def test_failed_method_is_recorded_as_failed(tmp_path: Path) -> None:
 
 
 def test_same_audit_twice_is_the_same(small: tuple[Path, Record], tmp_path: Path) -> None:
-    assert numbers(run(tmp_path)) == numbers(small[1])
+    assert numbers(run(tmp_path, reported=False)) == numbers(small[1])
 
 
 @pytest.mark.parametrize(
