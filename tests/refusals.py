@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def table(**columns: list[Any]) -> str:
     return "\n".join([",".join(columns), *(",".join(map(str, row)) for row in rows)]) + "\n"
 
 
+@cache
+def trained_on() -> tuple[str, ...]:
+    """The ids of all records that the commands of the tests train on."""
+    return tuple(Digits(limit=200).load().train.ids.tolist())
+
+
 def furnished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder with the files that the commands of the tests name, in which nothing may be trained."""
 
@@ -68,7 +75,7 @@ def furnished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     files: dict[str, str] = {
         "none.txt": "\n\n",
         "stranger.txt": "digits/9999\n",
-        "everything.txt": "\n".join(Digits(limit=200).load().train.ids.tolist()),
+        "everything.txt": "\n".join(trained_on()),
         "one_class.csv": table(label=[1] * 40),
         "good.csv": table(label=classes),
         "nan.csv": table(label=classes, other=["nan" if i == 3 else i for i in range(40)]),

@@ -107,7 +107,8 @@ class Explodes(Unlearner):
             next(model.parameters()).fill_(torch.nan)
 
 
-def test_failed_method_is_recorded_as_failed(tmp_path: Path) -> None:
+def test_failed_method_is_recorded_as_failed(small: tuple[Path, Record], tmp_path: Path) -> None:
+    shutil.copytree(small[0] / "store", tmp_path / "store")  # all but the method that fails is there
     record = run(tmp_path, unlearners=(Explodes(), Retrain()), reported=False)
     label = f"{__name__}:Explodes"
     mine = [cell for cell in record.cells if cell.unlearner == label]
