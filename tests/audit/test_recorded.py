@@ -34,7 +34,7 @@ ASKED = {
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
     folder = tmp_path_factory.mktemp("recorded")
-    return folder, run(folder, **ASKED)
+    return folder, run(folder, **ASKED, reported=False)
 
 
 def releases(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
