@@ -195,7 +195,7 @@ def bench() -> Bench:
 @pytest.fixture
 def one_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The checks of well-behaved things share their models, which saves training them again."""
-    monkeypatch.setattr("palimpsest.contract.Bench", lambda **named: bench)
+    monkeypatch.setattr("palimpsest.contract._bench", lambda subject: bench)
 
 
 def audited(folder: Path, *options: str) -> Record:

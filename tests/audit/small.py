@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
@@ -14,21 +15,26 @@ from palimpsest.audit.plan import Plan
 from palimpsest.data.digits import Digits
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.convnet import ConvNet
-from palimpsest.pipeline import audit
+from palimpsest.pipeline import Say, audit, silent
 from palimpsest.record import Record
 from palimpsest.store import Store
 from palimpsest.unlearn.finetune import Finetune
 from palimpsest.unlearn.retrain import Retrain
+from palimpsest.verify.accuracy import Accuracy
+from palimpsest.verify.relearn_time import RelearnTime
+from palimpsest.verify.retrain_gap import RetrainGap
+from palimpsest.verify.robust_unlearning import RobustUnlearning
 
 
 def plan(**changes: Any) -> Plan:
-    """Digits, a narrow ConvNet, two methods, two attacks of two steps: about two seconds."""
+    """Digits, a narrow ConvNet, two methods, every verifier, two attacks of two steps: about two seconds."""
     base = Plan(
         data=Digits(limit=300),
         model=ConvNet(width=2),
         forget=("class=0",),
         unlearners=(Retrain(), Finetune(epochs=1, lr=0.05, batch_size=64)),
         attacks=(Uma(epsilon=(8 / 255, 16 / 255), steps=2, layout="contiguous"), ConfidenceMembership()),
+        verifiers=(Accuracy(), RetrainGap(), RobustUnlearning(), RelearnTime(steps=8, every=4)),
         recipe=Recipe(epochs=3, batch_size=64),
         seeds=(0,),
         threads=1,
@@ -36,9 +42,13 @@ def plan(**changes: Any) -> Plan:
     return replace(base, **changes)
 
 
-def run(folder: Path, **changes: Any) -> Record:
+def run(folder: Path, *, out: str = "out", say: Say = silent, reported: bool = True, **changes: Any) -> Record:
+    """reported: whether the report is written too, which takes longer than many a small audit."""
     torch.set_num_threads(1)
-    return audit(plan(**changes), Store(folder / "store"), folder / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        if not reported:
+            patch.setattr("palimpsest.pipeline.report.write", lambda out: None)
+        return audit(plan(**changes), Store(folder / "store"), folder / out, say=say)
 
 
 def numbers(record: Record) -> list[Any]:

@@ -39,7 +39,7 @@ METHODS = {
 @pytest.fixture(scope="module", params=sorted(METHODS))
 def ran(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path, Record]:
     folder = tmp_path_factory.mktemp(request.param)
-    return request.param, folder, run(folder, **ASKED, **METHODS[request.param])
+    return request.param, folder, run(folder, **ASKED, **METHODS[request.param], reported=False)
 
 
 def test_both_requests_are_granted(ran: tuple[str, Path, Record]) -> None:
@@ -77,7 +77,7 @@ def test_a_second_run_takes_all_from_the_store(ran: tuple[str, Path, Record], mo
 
     monkeypatch.setattr("palimpsest.learn.base.Learner.fit", refuse)
     monkeypatch.setattr("palimpsest.unlearn.base.Unlearner.unlearn", refuse)
-    assert numbers(run(folder, **ASKED, **METHODS[name])) == numbers(record)
+    assert numbers(run(folder, **ASKED, **METHODS[name], reported=False)) == numbers(record)
 
 
 def test_budget_and_secrets_come_back_from_the_store(ran: tuple[str, Path, Record], tmp_path: Path) -> None:

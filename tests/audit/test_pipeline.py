@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from palimpsest import pipeline
-from palimpsest.attack.residual.uma import Uma
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
@@ -20,6 +19,7 @@ from palimpsest.store import Store
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.unlearn.retrain import Retrain
+from palimpsest.verify.accuracy import Accuracy
 from tests.audit.small import numbers, plan, run
 
 
@@ -71,7 +71,7 @@ def test_second_run_makes_nothing(small: tuple[Path, Record], monkeypatch: pytes
 
     monkeypatch.setattr("palimpsest.learn.loop.Meter.step", forbidden)
     monkeypatch.setattr("palimpsest.attack.base.Attack.run", forbidden)
-    again = pipeline.audit(plan(), Store(folder / "store"), folder / "again", say=said.append)
+    again = run(folder, out="again", say=said.append, reported=False)
     assert numbers(again) == numbers(record)
     assert any("made 0 models and 0 score sets" in line for line in said)
 
@@ -79,14 +79,15 @@ def test_second_run_makes_nothing(small: tuple[Path, Record], monkeypatch: pytes
 def test_other_settings_make_other_models(small: tuple[Path, Record]) -> None:
     folder, _ = small
     said: list[str] = []
-    pipeline.audit(
-        plan(unlearners=(Retrain(),), seeds=(1,)), Store(folder / "store"), folder / "other", say=said.append
-    )
+    asked = {"unlearners": (Retrain(),), "attacks": (), "verifiers": (Accuracy(),), "seeds": (1,)}
+    run(folder, out="other", say=said.append, reported=False, **asked)
     assert any("made 4 models" in line for line in said)
 
 
 def test_several_requests_in_order(tmp_path: Path) -> None:
-    record = run(tmp_path, forget=("random=20", "class=1"), attacks=(), controls=1)
+    record = run(
+        tmp_path, forget=("random=20", "class=1"), attacks=(), verifiers=(Accuracy(),), controls=1, reported=False
+    )
     first, second = record.requests
     assert first.selection == "random=20"
     assert first.classes == []
@@ -106,8 +107,9 @@ class Explodes(Unlearner):
             next(model.parameters()).fill_(torch.nan)
 
 
-def test_failed_method_is_recorded_as_failed(tmp_path: Path) -> None:
-    record = run(tmp_path, unlearners=(Explodes(), Retrain()))
+def test_failed_method_is_recorded_as_failed(small: tuple[Path, Record], tmp_path: Path) -> None:
+    shutil.copytree(small[0] / "store", tmp_path / "store")  # all but the method that fails is there
+    record = run(tmp_path, unlearners=(Explodes(), Retrain()), reported=False)
     label = f"{__name__}:Explodes"
     mine = [cell for cell in record.cells if cell.unlearner == label]
     assert mine
@@ -118,7 +120,7 @@ def test_failed_method_is_recorded_as_failed(tmp_path: Path) -> None:
 
 
 def test_same_audit_twice_is_the_same(small: tuple[Path, Record], tmp_path: Path) -> None:
-    assert numbers(run(tmp_path)) == numbers(small[1])
+    assert numbers(run(tmp_path, reported=False)) == numbers(small[1])
 
 
 @pytest.mark.parametrize(
@@ -152,9 +154,9 @@ def test_unlearned_model_holds_what_its_original_held(small: tuple[Path, Record]
     assert set(holding["fit"]) == {False, True}
 
 
-def test_purge_removes_what_holds_a_record(tmp_path: Path) -> None:
-    record = run(tmp_path, attacks=(Uma(epsilon=(8 / 255,), steps=1),))
-    store = Store(tmp_path / "store")
+def test_purge_removes_what_holds_a_record(small: tuple[Path, Record], tmp_path: Path) -> None:
+    folder, record = small
+    store = Store(shutil.copytree(folder / "store", tmp_path / "store"))
     one = record.requests[0].ids[0]
     store.purge([one])
     left = list(store.entries())

@@ -34,7 +34,7 @@ ASKED = {
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
     folder = tmp_path_factory.mktemp("recorded")
-    return folder, run(folder, **ASKED)
+    return folder, run(folder, **ASKED, reported=False)
 
 
 def releases(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -80,7 +80,7 @@ def test_a_second_run_takes_all_from_the_store(ran: tuple[Path, Record], monkeyp
     monkeypatch.setattr("palimpsest.learn.recorded.train", refuse)
     monkeypatch.setattr(Amnesiac, "update", refuse)
     monkeypatch.setattr(DeltaGrad, "update", refuse)
-    assert numbers(run(folder, **ASKED)) == numbers(record)
+    assert numbers(run(folder, **ASKED, reported=False)) == numbers(record)
 
 
 @pytest.mark.parametrize("at", ["training", "second"])
@@ -106,7 +106,7 @@ def test_a_killed_run_goes_on_to_the_same_models(
             run(tmp_path, **ASKED)
     if at == "training":
         assert [entry.kind for entry in Store(tmp_path / "store").entries()] == ["checkpoint"]
-    assert numbers(run(tmp_path, **ASKED)) == numbers(record)
+    assert numbers(run(tmp_path, **ASKED, reported=False)) == numbers(record)
     mine, theirs = releases(tmp_path), releases(folder)
     assert mine.keys() == theirs.keys()
     for key, tensors in mine.items():

@@ -15,6 +15,7 @@ from palimpsest.learn.recipe import Recipe
 from palimpsest.models.convnet import ConvNet
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
+from palimpsest.types import Examples, Split
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,24 @@ class Situation:
 
 
 @cache
-def situation(selection: str = "class=0") -> Situation:
+def original() -> tuple[Split, Trained]:
     split = Digits(limit=600).load()
-    task = Classification.of(split)
+    return split, fit(split, split.train, "original")
+
+
+def fit(split: Split, records: Examples, *stream: str | int) -> Trained:
     recipe, factory = Recipe(epochs=8, batch_size=64), ConvNet(width=3)
+    return Plain().fit(Classification.of(split), records, recipe, factory, rng=Rng(0).child(*stream))
+
+
+@cache
+def situation(selection: str = "class=0") -> Situation:
+    split, before = original()
     request = select(selection, split.train, split.classes, rng=Rng(0))
     retain = split.train.without(request.ids.tolist())
-    original = Plain().fit(task, split.train, recipe, factory, rng=Rng(0).child("original"))
-    first, second = (Plain().fit(task, retain, recipe, factory, rng=Rng(0).child("control", i)) for i in range(2))
-    case = Case(split, (request,), original, original, "original", (first, second), 0)
-    return Situation(original, (first, second), case)
+    first, second = (fit(split, retain, "control", i) for i in range(2))
+    case = Case(split, (request,), before, before, "original", (first, second), 0)
+    return Situation(before, (first, second), case)
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,12 @@ from palimpsest.verify.base import Verifier
 from tests.contract.situations import bench, situation
 
 NAMES = sorted(members("verifiers"))
+QUICK: dict[str, dict[str, Any]] = {"relearn_time": {"steps": 20, "every": 4}}
+
+
+def make(name: str) -> Verifier:
+    verifier: Verifier = members("verifiers")[name](**QUICK.get(name, {}))
+    return verifier
 
 
 def measured(verifier: Verifier, target: str) -> dict[str, Measure]:
@@ -30,14 +37,14 @@ def test_models_are_left_as_they_were(name: str) -> None:
     models = [here.original.model, *(control.model for control in here.retrained)]
     before = [copy.deepcopy(model) for model in models]
     modes = [[module.training for module in model.modules()] for model in models]
-    members("verifiers")[name]().verify(here.of(here.original, "original"))
+    make(name).verify(here.of(here.original, "original"))
     assert all(same_weights(model, old) for model, old in zip(models, before, strict=True))
     assert [[module.training for module in model.modules()] for model in models] == modes
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_per_record_and_repeat(name: str) -> None:
-    here, verifier = situation(), members("verifiers")[name]()
+    here, verifier = situation(), make(name)
     one, two = (verifier.verify(here.of(here.retrained[0], "retrained")) for _ in range(2))
     assert one.unit == "record"
     assert set(one.ids.tolist()) <= {*here.case.split.train.ids.tolist(), *here.case.split.test.ids.tolist()}
@@ -47,7 +54,7 @@ def test_scores_are_per_record_and_repeat(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_measures_have_intervals(name: str) -> None:
-    for measure in measured(members("verifiers")[name](), "retrained").values():
+    for measure in measured(make(name), "retrained").values():
         assert measure.low <= measure.value + 1e-9
         assert measure.value <= measure.high + 1e-9
         assert measure.n > 0
@@ -56,7 +63,7 @@ def test_measures_have_intervals(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_tells_original_from_retrained_and_not_equal_models(name: str) -> None:
     """Of every verifier of the catalog, by the checks that a user's verifier is held to."""
-    verifier = members("verifiers")[name]()
+    verifier = make(name)
     failures = {outcome.check: outcome.failure for outcome in contract.run("verifiers", verifier, bench())}
     assert not any(failures.values()), failures
     assert {*failures, *contract.skipped("verifiers", verifier)} == set(contract.checks("verifiers"))
@@ -64,15 +71,15 @@ def test_tells_original_from_retrained_and_not_equal_models(name: str) -> None:
 
 def test_two_retrained_models_are_close() -> None:
     """Zero gap up to the noise of training, which the other verifiers of this pair show too."""
-    gap = measured(members("verifiers")["retrain_gap"](), "retrained")
+    gap = measured(make("retrain_gap"), "retrained")
     assert gap["retrain_gap.accuracy"].value < 0.03
-    far = measured(members("verifiers")["retrain_gap"](), "original")
+    far = measured(make("retrain_gap"), "original")
     assert far["retrain_gap.accuracy"].value > 0.2
 
 
 def test_a_model_is_at_no_distance_from_itself() -> None:
     here = situation()
-    scores = members("verifiers")["robust_unlearning"]().verify(here.of(here.original, "original"))
+    scores = make("robust_unlearning").verify(here.of(here.original, "original"))
     assert float(np.abs(scores["distance"]).max()) == 0.0
 
 
@@ -82,7 +89,7 @@ def test_known_accuracy() -> None:
     forget = here.case.forget
     with torch.no_grad():
         right = (here.original.model(forget.batch().inputs["image"]).argmax(1) == forget.targets).float().mean().item()
-    assert measured(members("verifiers")["accuracy"](), "original")["forget_accuracy"].value == pytest.approx(right)
+    assert measured(make("accuracy"), "original")["forget_accuracy"].value == pytest.approx(right)
 
 
 def test_relearn_steps_by_hand() -> None:

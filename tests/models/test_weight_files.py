@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import json
 import os
 import pickle
@@ -19,12 +18,13 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from palimpsest.errors import BadInput, StoreError
-from palimpsest.models.files import hash_weights, load_into, read_weights, write_weights
+from palimpsest.errors import BadInput
+from palimpsest.models.files import load_into, read_weights, write_weights
 from palimpsest.models.linear import Linear
 from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
+from tests.models.nets import net, same
 
 
 class Net(nn.Module):
@@ -39,17 +39,8 @@ class Net(nn.Module):
         return y
 
 
-def net(seed: int = 0) -> nn.Module:
-    with Rng(seed).ambient():
-        return nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
-
-
 def prefixed(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {prefix + name: value for name, value in state.items()}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def save_legacy(content: Any, path: Path) -> None:
@@ -348,62 +339,3 @@ def test_loading_keeps_layout_types_and_identity_of_parameters() -> None:
     assert model.weight.dtype == torch.float32
     assert model.weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(model.weight, state["weight"].float())
-
-
-# writing and hashing
-
-
-def test_written_weights_come_back_with_their_metadata(tmp_path: Path) -> None:
-    model = net()
-    model[2].weight = nn.Parameter(torch.randn(3, 2).T)  # not contiguous
-    tied = nn.ModuleDict({"a": model, "b": model})
-    path = tmp_path / "new" / "w.safetensors"
-    write_weights(path, tied, {"unlearner": "salun"})
-    assert same(read_weights(path), dict(tied.state_dict()))
-    with safetensors.safe_open(path, "pt") as file:
-        assert file.metadata() == {"format": "pt", "written_by": "palimpsest-ml", "unlearner": "salun"}
-    assert [found.name for found in path.parent.iterdir()] == ["w.safetensors"]
-
-
-def test_a_full_disk_leaves_the_old_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "w.safetensors"
-    write_weights(path, net())
-    before = path.read_bytes()
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="no space left on the disk"):
-        write_weights(path, net(1))
-    assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("name", ["w.pt", "w", "folder.safetensors"])
-def test_weights_are_written_as_safetensors_only(tmp_path: Path, name: str) -> None:
-    (tmp_path / "folder.safetensors").mkdir()
-    with pytest.raises(BadInput, match=r"expected a file name that ends in \.safetensors"):
-        write_weights(tmp_path / name, net())
-
-
-def test_the_hash_follows_names_types_shapes_and_values_only(tmp_path: Path) -> None:
-    state = {"a": torch.arange(6.0).view(2, 3), "n": torch.tensor(3)}
-    first = hash_weights(state)
-    assert len(first) == 64
-    assert first == hash_weights(dict(reversed(state.items())))
-    assert first == hash_weights(
-        {"a": torch.arange(6.0).view(3, 2).T.contiguous().T.reshape(2, 3), "n": torch.tensor(3)}
-    )
-    others = [
-        {"b": state["a"], "n": state["n"]},
-        {"a": state["a"].view(3, 2), "n": state["n"]},
-        {"a": state["a"].double(), "n": state["n"]},
-        {"a": state["a"] + 1e-6, "n": state["n"]},
-        {"a": state["a"], "n": torch.tensor(4)},
-        {"a": state["a"]},
-    ]
-    assert len({first, *map(hash_weights, others)}) == 7
-    torch.save(state, tmp_path / "w.pt")
-    safetensors.torch.save_file(state, tmp_path / "w.safetensors")
-    assert hash_weights(read_weights(tmp_path / "w.pt")) == hash_weights(read_weights(tmp_path / "w.safetensors"))

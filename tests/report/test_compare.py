@@ -146,7 +146,7 @@ def test_notes_stay_short(pair: tuple[Path, Path]) -> None:
     record = made.record(pair[1], seeds=(0,), examiners=ACCURACY, extra=(made.failed("salun", "uma", "no " * 2000),))
     words = "palimpsest audit " + "--set recipe.lr=0.1 " * 200
     recipe = {**first.recipe, "name": "recipe", "lr": 0.25, "epochs": 7}
-    many = [c.model_copy(update={"unlearner": f"own#{n}"}) for n in range(90) for c in record.cells if c.unlearner]
+    many = [c.model_copy(update={"unlearner": f"own#{n}"}) for n in range(30) for c in record.cells if c.unlearner]
     records.write(first.model_copy(update={"command": words + "--seeds 3", "recipe": recipe}), pair[0], {})
     update = {"command": words + "--seeds 1", "recipe": {**recipe, "epochs": 8}, "cells": [*record.cells, *many]}
     records.write(record.model_copy(update=update), pair[1], {})

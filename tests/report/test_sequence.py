@@ -21,7 +21,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
     """A class gone whole between two requests for single records."""
     folder = tmp_path_factory.mktemp("sequence")
     return folder / "out", run(
-        folder, forget=("random=20", "class=3", "random=10"), attacks=(), verifiers=(Accuracy(),)
+        folder, forget=("random=20", "class=3", "random=10"), attacks=(), verifiers=(Accuracy(),), reported=False
     )
 
 
@@ -53,7 +53,7 @@ def test_costs_add_up(mixed: tuple[Path, Record]) -> None:
 
 
 def test_one_request_has_no_curve(tmp_path: Path) -> None:
-    record = run(tmp_path, attacks=(), verifiers=(Accuracy(),))
+    record = run(tmp_path, attacks=(), verifiers=(Accuracy(),), reported=False)
     assert sequence.section(Numbers(record, tmp_path / "out")) is None
 
 

@@ -16,6 +16,7 @@ from palimpsest.audit.stage import chosen_requests
 from palimpsest.audit.workshop import Workshop
 from palimpsest.data.digits import Digits
 from palimpsest.errors import BadInput
+from palimpsest.models.linear import Linear
 from palimpsest.options import make_plan
 from palimpsest.pipeline import audit
 from palimpsest.presets import choices, read
@@ -37,7 +38,7 @@ RECIPE_EPOCHS = 3
 @pytest.fixture
 def small_plan():
     torch.set_num_threads(1)
-    return plan(unlearners=(Finetune(batch_size=64), SalUn(batch_size=64)), controls=1)
+    return plan(model=Linear(), unlearners=(Finetune(batch_size=64), SalUn(batch_size=64)), controls=1)
 
 
 def test_the_space_is_what_the_fields_declare_within_the_budget() -> None:

@@ -59,7 +59,7 @@ def minimum(loss, start: Tensor) -> Tensor:
     point = found.detach()
     for _ in range(4):
         slope = torch.autograd.functional.jacobian(loss, point).flatten()
-        bend = torch.autograd.functional.hessian(loss, point).reshape(len(slope), len(slope))
+        bend = torch.autograd.functional.hessian(loss, point, vectorize=True).reshape(len(slope), len(slope))
         point = point - torch.linalg.solve(bend, slope).reshape(point.shape)
     assert float(torch.autograd.functional.jacobian(loss, point).norm()) < 1e-9, "not converged"
     return point
