@@ -30,17 +30,25 @@ def records(digits: Split) -> Examples:
     return digits.train.take(list(range(48)))
 
 
-@pytest.fixture
-def learner(request: pytest.FixtureRequest, tmp_path: Path, digits_task: Classification) -> Learner:
+@pytest.fixture(scope="module")
+def learner(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, digits_task: Classification
+) -> Learner:
     """The member of that name, with what its required settings ask for."""
     name = request.param
-    path = tmp_path / "given.safetensors"
+    path = tmp_path_factory.mktemp("weights") / "given.safetensors"
     write_weights(path, SMALL.build(digits_task, Rng(99)))
     needs = {"weights": str(path)}
     required = [row["name"] for row in document(members("learners")[name]) if row["default"] == "(required)"]
     assert set(required) <= needs.keys(), f"tell this test what {required} of {name} may be"
     made: Learner = make("learners", name, {field: needs[field] for field in required})
     return made
+
+
+@pytest.fixture(scope="module")
+def trained(learner: Learner, digits_task: Classification, records: Examples) -> Trained:
+    """What the member makes with seed 0, once for all tests that look at it or compare with it."""
+    return fit(learner, digits_task, records)
 
 
 def each_learner(test: Any) -> Any:
@@ -62,18 +70,16 @@ def same(one: Trained, other: Trained) -> bool:
 
 @each_learner
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(
-    learner: Learner, digits_task: Classification, records: Examples
+    learner: Learner, digits_task: Classification, records: Examples, trained: Trained
 ) -> None:
-    first = fit(learner, digits_task, records)
-    assert same(first, fit(learner, digits_task, records))
-    assert not same(first, fit(learner, digits_task, records, seed=1))
+    assert same(trained, fit(learner, digits_task, records))
+    assert not same(trained, fit(learner, digits_task, records, seed=1))
 
 
 @each_learner
 def test_what_is_returned_says_how_it_was_made(
-    learner: Learner, digits_task: Classification, records: Examples
+    learner: Learner, digits_task: Classification, records: Examples, trained: Trained
 ) -> None:
-    trained = fit(learner, digits_task, records)
     assert trained.ids.tolist() == records.ids.tolist()
     assert (trained.learner, trained.recipe, trained.factory) == (learner, RECIPE, factory(learner))
     assert trained.task is digits_task
@@ -85,8 +91,8 @@ def test_what_is_returned_says_how_it_was_made(
 
 
 @each_learner
-def test_the_cost_is_reported(learner: Learner, digits_task: Classification, records: Examples) -> None:
-    cost = fit(learner, digits_task, records).cost
+def test_the_cost_is_reported(records: Examples, trained: Trained) -> None:
+    cost = trained.cost
     assert cost.seconds > 0
     assert cost.samples >= RECIPE.epochs * len(records)
     assert cost.gradient_evaluations >= RECIPE.epochs * 3
@@ -94,9 +100,9 @@ def test_the_cost_is_reported(learner: Learner, digits_task: Classification, rec
 
 @each_learner
 def test_a_run_that_dies_resumes_to_the_same_weights(
-    learner: Learner, digits_task: Classification, records: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = fit(learner, digits_task, records)
+    learner: Learner, digits_task: Classification, records: Examples, trained: Trained, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     checkpoint = Checkpoint(Store(tmp_path / "store"), {"learner": identity(learner)}, every_seconds=0.0)
     count, seen = Meter.count, []
 
@@ -107,27 +113,26 @@ def test_a_run_that_dies_resumes_to_the_same_weights(
         count(self, *args, **kwargs)
 
     monkeypatch.setattr(Meter, "count", counted)
-    dies_after = whole.cost.gradient_evaluations * 7 // 9
+    dies_after = trained.cost.gradient_evaluations * 7 // 9
     with pytest.raises(KeyboardInterrupt):
         fit(learner, digits_task, records, checkpoint=checkpoint)
     dies_after = -1
     seen.clear()
     resumed = fit(learner, digits_task, records, checkpoint=checkpoint)
-    assert same(whole, resumed)
-    assert 0 < len(seen) < whole.cost.gradient_evaluations, "started anew"
-    assert resumed.cost.samples == whole.cost.samples
-    assert resumed.cost.gradient_evaluations == whole.cost.gradient_evaluations
+    assert same(trained, resumed)
+    assert 0 < len(seen) < trained.cost.gradient_evaluations, "started anew"
+    assert resumed.cost.samples == trained.cost.samples
+    assert resumed.cost.gradient_evaluations == trained.cost.gradient_evaluations
     assert list(checkpoint.store.entries()) == []
 
 
 @each_learner
 def test_the_order_in_which_models_are_made_does_not_matter(
-    learner: Learner, digits_task: Classification, records: Examples
+    learner: Learner, digits_task: Classification, records: Examples, trained: Trained
 ) -> None:
-    first = fit(learner, digits_task, records)
     fit(learner, digits_task, records.take(list(range(20))), seed=5)
     torch.rand(3)
-    assert same(first, fit(learner, digits_task, records))
+    assert same(trained, fit(learner, digits_task, records))
 
 
 @each_learner

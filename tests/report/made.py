@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from palimpsest.audit.board import Board, Place
 from palimpsest.catalog import name_of, settings_of
 from palimpsest.record import Cell, Record, Request, VerdictRow, Warning
 from palimpsest.report.panels import Panel, save
-from palimpsest.types import Cost, Finding, Scores
+from palimpsest.types import Cost, Finding, Measure, Scores
 from palimpsest.verify.accuracy import Accuracy
 from palimpsest.verify.relearn_time import RelearnTime
 
@@ -81,11 +82,16 @@ def relearning(rng: np.random.Generator, known: float) -> Scores:
 DRAWN = {"uma": uma, "confidence_membership": membership, "accuracy": accuracy, "relearn_time": relearning}
 
 
+@cache
+def drawn(by: Any, words: str, known: float) -> tuple[Scores, tuple[Measure, ...]]:
+    scores = DRAWN[name_of(by)](np.random.default_rng(list(words.encode())), known)
+    return scores, by.measure(scores)
+
+
 def add(board: Board, by: Any, place: Place, known: float, draw: int = 0) -> None:
     """A cell with scores drawn for this place; the same place and draw have the same scores."""
     words = f"{place.by}/{place.target}/{place.label}/{place.seed}/{place.request}/{place.replica}/{draw}"
-    rng = np.random.default_rng(list(words.encode()))
-    scores = DRAWN[place.by](rng, known)
+    scores, measures = drawn(by, words, known)
     board.add(
         place,
         attack=by.kind == "attacks",
@@ -96,7 +102,7 @@ def add(board: Board, by: Any, place: Place, known: float, draw: int = 0) -> Non
         cost=Cost(2.0 if place.target == "retrained" else 1.0, 1000, 50),
         key=words.replace("/", "-"),
         scores=scores,
-        measures=by.measure(scores),
+        measures=measures,
     )
 
 

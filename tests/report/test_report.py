@@ -13,7 +13,7 @@ import pytest
 from palimpsest import record as records
 from palimpsest import report
 from palimpsest.errors import BadInput
-from palimpsest.record import Cell, Record
+from palimpsest.record import Cell
 from palimpsest.report.numbers import Numbers, as_measure
 from palimpsest.report.page import compose
 from palimpsest.report.wording import VERDICTS, interval, number
@@ -59,6 +59,10 @@ class Reader(HTMLParser):
 
 def written(folder: Path) -> tuple[Reader, str]:
     report.write(folder)
+    return read(folder)
+
+
+def read(folder: Path) -> tuple[Reader, str]:
     return Reader((folder / "report.html").read_text()), (folder / "report.md").read_text()
 
 
@@ -201,12 +205,14 @@ def test_the_html_is_one_file_that_neither_runs_nor_loads_anything(html: str) ->
     assert all(a.get("alt") for tag, a in reader.tags if tag == "img")
 
 
-def evil(folder: Path) -> Record:
-    """A record in which every free text is an attack on the reader."""
+@pytest.fixture(scope="module")
+def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a record in which every free text is an attack on the reader."""
+    folder = tmp_path_factory.mktemp("evil")
     made.with_images(folder, made.panel(EVIL, classes=(EVIL, "one")))
     extra = (made.failed(EVIL, "uma", EVIL), made.failed("finetune", EVIL, EVIL))
     plain = made.record(folder, methods=(EVIL,), seeds=(0,), examiners=())
-    return made.record(
+    made.record(
         folder,
         methods=(EVIL,),
         seeds=(0,),
@@ -223,11 +229,12 @@ def evil(folder: Path) -> Record:
             w.model_copy(update=dict.fromkeys(("name", "about", "message", "meaning"), EVIL)) for w in plain.warnings
         ],
     )
+    report.write(folder)
+    return folder
 
 
-def test_names_from_the_data_stay_text(tmp_path: Path) -> None:
-    evil(tmp_path)
-    reader, text = written(tmp_path)
+def test_names_from_the_data_stay_text(evil: Path) -> None:
+    reader, text = read(evil)
     assert "script" not in {tag for tag, _ in reader.tags}
     assert not [a for _, a in reader.tags if any(name.startswith("on") for name in a)]
     assert all((a["src"] or "").startswith("data:image/png") for tag, a in reader.tags if tag == "img")
@@ -236,7 +243,7 @@ def test_names_from_the_data_stay_text(tmp_path: Path) -> None:
     assert "<script" not in outside
     assert "<img src=x" not in outside
     assert "](http" not in outside.replace(r"\](http", "")
-    assert all(path.parent.name == "figures" for path in tmp_path.rglob("*.png"))
+    assert all(path.parent.name == "figures" for path in evil.rglob("*.png"))
 
 
 def table_rows(markdown: str) -> Iterator[list[int]]:
@@ -248,11 +255,9 @@ def table_rows(markdown: str) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("kind", ["plain", "evil"])
-def test_markdown_tables_have_equal_rows(kind: str, tmp_path: Path, markdown: str) -> None:
+def test_markdown_tables_have_equal_rows(kind: str, evil: Path, markdown: str) -> None:
     if kind == "evil":
-        evil(tmp_path)
-        report.write(tmp_path)
-        markdown = re.sub(r"^(`{3,})\n.*?\n\1$", "", (tmp_path / "report.md").read_text(), flags=re.M | re.S)
+        markdown = re.sub(r"^(`{3,})\n.*?\n\1$", "", (evil / "report.md").read_text(), flags=re.M | re.S)
     counts = list(table_rows(markdown))
     assert len(counts) > 10
     assert all(len(set(count)) == 1 for count in counts)
