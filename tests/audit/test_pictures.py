@@ -10,7 +10,7 @@ from palimpsest.attack.base import Guess
 from palimpsest.attack.residual.uma import Uma
 from palimpsest.audit.board import Board
 from palimpsest.audit.examine import examine
-from palimpsest.audit.stage import stages
+from palimpsest.audit.stage import homes, stages
 from palimpsest.audit.workshop import ATTACKED, Workshop
 from palimpsest.case import Case
 from palimpsest.catalog import name_of
@@ -61,7 +61,7 @@ def test_an_attack_that_does_not_tell_has_no_pictures_and_is_no_error(tmp_path: 
     split, board = asked.data.load(), Board()
     shop = Workshop(Store(tmp_path), Classification.of(split), split.fingerprint)
     with determinism(1):
-        for stage in stages(asked, split, shop, 0):
+        for stage in stages(asked, homes(asked)[0], split, shop, 0):
             examine(asked, stage, shop, board)
     assert all(cell.status == "ok" for cell in board.cells), [cell.reason for cell in board.cells]
     cells = [cell.attack for cell in board.cells]
