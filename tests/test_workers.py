@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -111,7 +113,42 @@ def test_every_error_comes_back_from_another_process(kind: type[PalimpsestError]
     assert str(again) == str(error)
 
 
+ORPHANS = """
+import os, time
+from palimpsest.workers import Workers
+from tests.test_workers import told_then_asleep
+
+if __name__ == "__main__":
+    Workers(2).map(told_then_asleep, range(2))
+"""
+
+
+def told_then_asleep(number: int) -> None:
+    sys.stdout.write(f"{os.getpid()}\n")
+    sys.stdout.flush()
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_the_process_that_started_them(how: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(ORPHANS)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(["src", "."])}
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE, env=environment, text=True
+    ) as boss:
+        assert boss.stdout is not None
+        workers = [int(boss.stdout.readline()) for _ in range(2)]
+        boss.send_signal(how)
+        boss.wait(10)
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < end, "still at work"
+        time.sleep(0.1)
+
+
 def test_what_cannot_be() -> None:
+    with pytest.raises(BadInput, match="--workers: got 1, expected at least 2 with --backend ray"):
+        Workers(1, "ray")
     with pytest.raises(BadInput, match="--workers: got 0"):
         Workers(0)
     with pytest.raises(BadInput, match="--backend: got 'spark', expected processes or ray"):

@@ -5,10 +5,14 @@ What a piece makes lies in the store, so a worker that dies costs the piece it w
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from palimpsest.errors import BadInput, PalimpsestError, WorkerDied
@@ -17,7 +21,8 @@ from palimpsest.progress import track
 T = TypeVar("T")
 R = TypeVar("R")
 LOSSES = 3
-"""Deaths in a row, without a piece finished in between, after which the work itself must be what kills."""
+"""Deaths in a row, without a piece finished in between, after which the work itself must be what kills. Ray gives nothing of a wave
+of pieces in which a worker died, so there each piece of a wave may have so many."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Workers:
             raise BadInput("--workers", got=self.count, expected="a whole number of at least 1")
         if self.backend not in ("processes", "ray"):
             raise BadInput("--backend", got=repr(self.backend), expected="processes or ray")
+        if self.backend == "ray" and self.count == 1:
+            raise BadInput("--workers", got=1, expected="at least 2 with --backend ray")
 
     def map(self, work: Callable[[T], R], items: Sequence[T], name: str = "") -> list[R]:
         """`work` of each item, in their order. name: for the progress bar.
@@ -66,15 +73,17 @@ class Pool:
         while len(finished) < len(items):
             self.start()
             before, left = len(finished), [place for place in range(len(items)) if place not in finished]
+            wave = left[: 2 * self.workers.count] if self.workers.backend == "ray" else left
+            bearable = LOSSES * (len(wave) if self.workers.backend == "ray" else 1)
             try:
-                for place, result in self.parallel(_task(work, place, items[place]) for place in left):
+                for place, result in self.parallel(_task(work, place, items[place]) for place in wave):
                     finished[place] = result
                     next(bar)
             except self.dead as error:
                 self.close()
                 losses = 1 if len(finished) > before else losses + 1
-                if losses == LOSSES:
-                    got = f"{len(left)} of {len(items)} pieces of work undone after {LOSSES} deaths of workers"
+                if losses >= bearable:
+                    got = f"{len(left)} of {len(items)} pieces of work undone after {losses} deaths of workers"
                     do = "look for memory running out, and run again with fewer --workers"
                     raise WorkerDied(f"got {got}, expected none ({type(error).__name__}); {do}") from error
         list(bar)
@@ -119,15 +128,29 @@ def _ray() -> tuple[type[BaseException], ...]:
 def _task(work: Callable[[T], R], place: int, item: T) -> Any:
     from joblib import delayed
 
-    return delayed(_piece)(work, place, item)
+    return delayed(_piece)(work, place, item, os.getpid())
 
 
-def _piece(work: Callable[[T], R], place: int, item: T) -> tuple[int, R | PalimpsestError]:
+def _piece(work: Callable[[T], R], place: int, item: T, boss: int) -> tuple[int, R | PalimpsestError]:
     """In a worker: one piece. Errors of this package come back as values, others as errors."""
+    if os.getppid() == boss:  # a process of this machine: Ray looks after its own
+        _end_with(boss)
     try:
         return place, work(item)
     except PalimpsestError as error:
         return place, error
+
+
+@cache
+def _end_with(boss: int) -> None:
+    """Ends this process soon after the one that started it, however that ended: nobody would want its results."""
+
+    def watch() -> None:
+        while os.getppid() == boss:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 _current: ContextVar[Pool | None] = ContextVar("palimpsest_workers", default=None)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from palimpsest.audit.board import Board, Place
+from palimpsest.audit.judge import Subject, gaps, reading
 from palimpsest.catalog import members
 from palimpsest.cli import main
+from palimpsest.measures.intervals import share
 from palimpsest.record import Record, read
 from palimpsest.types import Finding
 
@@ -96,6 +100,47 @@ def test_a_method_is_compared_with_the_controls_of_its_own_learner(record: Recor
         assert found == pytest.approx(sum(control) / 2)
 
 
+def test_a_verdict_goes_by_the_controls_of_its_own_learner() -> None:
+    """And what failed on another learner's controls is nothing to it."""
+    board = Board()
+    said = {("unlearned", "sisa"): 0.7, ("retrained", ""): 0.1, ("retrained", "sharded"): 0.6, ("original", ""): 0.2}
+    for (target, label), value in {**said, ("original", "sharded"): 0.9}.items():
+        right = np.arange(100) < 100 * value
+        found = share("forget_accuracy", right)
+        board.measures[Place("accuracy", target, 0, label)] = {found.key: found}
+    head = {"attack": False, "settings": {}, "by_settings": {}}
+    board.fail(Place("accuracy", "retrained", 0, ""), "too bad", **head, learner="plain")
+    subject = Subject("sisa", {}, 0, True, "sharded", "sharded")
+    read = reading(board, subject, "accuracy", ("forget_accuracy", ()), [0], 0.95, False)
+    assert read is not None
+    assert read.minus_retrained is not None
+    assert read.minus_original is not None
+    assert read.minus_retrained.value == pytest.approx(0.1)
+    assert read.minus_original.value == pytest.approx(-0.2)
+    assert gaps(board, subject, ["accuracy"]) == []
+    assert len(gaps(board, Subject("finetune", {}, 0, True), ["accuracy"])) == 1
+
+
+def test_a_request_is_recorded_once_for_all_ways_of_training(record: Record) -> None:
+    assert [(request.seed, request.index) for request in record.requests] == [(0, 0)]
+
+
+def test_all_does_not_skip_what_the_audits_own_learner_cannot_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+    few = ["--limit", "100", "--learner", "sharded", "--set", "sharded.shards=500"]
+    assert main(["audit", "--unlearn", "all", *few, *where]) == 2
+    assert "sharded.shards: got 500" in capsys.readouterr().err
+
+
+def test_an_ensemble_has_no_last_blocks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
+    few = ["--limit", "100", "--learner", "sharded", "--set", "exact_unlearning_k.k=1"]
+    assert main(["audit", "--unlearn", "exact_unlearning_k", *few, *where]) == 2
+    assert "exact_unlearning_k: got an ensemble" in capsys.readouterr().err
+
+
 def test_the_report_names_whose_controls_they_are(folder: Path) -> None:
     text = (folder / "report.md").read_text(encoding="utf-8")
     for name in ("retrained (sharded)", "original (recorded)"):
@@ -134,7 +179,7 @@ def test_methods_that_all_need_one_learner_are_the_audits_own(tmp_path: Path) ->
     [
         ("exact_unlearning_k", "exact_unlearning_k.k=50", "exact_unlearning_k.k: got 50, expected at most"),
         ("catastrophic_forgetting_k", "catastrophic_forgetting_k.k=50", "catastrophic_forgetting_k.k: got 50"),
-        ("sisa", "sharded.shards=5000", "sharded.shards: got 5000, expected at most"),
+        ("sisa", "sharded.shards=500", "sharded.shards: got 500, expected at most"),
         ("amnesiac", "recorded.memory=0.0001", "recorded.memory: got a record of"),
         ("negative_gradient", "negative_gradient.alpha=1.5", "negative_gradient.alpha: got 1.5"),
         ("noisy_gradient_descent", "noisy_gradient_descent.sigma=-1", "noisy_gradient_descent.sigma: got -1"),

@@ -12,10 +12,11 @@ import torch
 
 from palimpsest import tuning
 from palimpsest.audit.runnable import runnable
-from palimpsest.audit.stage import chosen_requests
+from palimpsest.audit.stage import chosen_requests, homes
 from palimpsest.audit.workshop import Workshop
 from palimpsest.data.digits import Digits
 from palimpsest.errors import BadInput
+from palimpsest.learn.recipe import Recipe
 from palimpsest.models.linear import Linear
 from palimpsest.options import make_plan
 from palimpsest.pipeline import audit
@@ -45,7 +46,7 @@ def test_the_space_is_what_the_fields_declare_within_the_budget() -> None:
     recipe = plan().recipe
     space = Space.of(Finetune(epochs=50, lr=7.0), replace(recipe, epochs=20), 0.2)
     assert space == Space({"lr": (1e-3, 0.3)}, 4)
-    assert space.start(Finetune(epochs=50, lr=7.0)) == {"lr": 0.3, "epochs": 4}
+    assert space.start(Finetune(epochs=50, lr=7.0)) == {"lr": 7.0, "epochs": 4}, "its own, whatever is searched"
     assert not Space.of(Retrain(), recipe, 0.2)
     repaired = Space.of(Amnesiac(), replace(recipe, epochs=20), 0.2)
     assert (repaired.passes, repaired.epochs, repaired.fewest) == ("repair_epochs", 4, 0)
@@ -71,6 +72,31 @@ def test_tuning_never_meets_what_is_reported() -> None:
     aside = for_tuning(split)
     assert not set(aside.test.ids) & set(split.test.ids)
     assert aside.fingerprint != split.fingerprint
+
+
+def test_an_arena_has_controls_without_its_forget_set_and_never_looks_at_test_records(tmp_path: Path) -> None:
+    asked, split = plan(forget=("random=20",), controls=2), Digits(limit=300).load()
+    shop = Workshop(Store(tmp_path), Classification.of(split), split.fingerprint)
+    arena = Arena.build(asked, homes(asked)[0], split, shop, 1000)
+    forgotten = set(arena.stage.requests[0].ids.tolist())
+    assert len(forgotten) == 20
+    assert forgotten <= set(arena.stage.original.ids.tolist())
+    assert [forgotten & set(control.ids.tolist()) for control in arena.stage.controls] == [set(), set()]
+    assert set(arena.stage.split.test.ids.tolist()) == set(split.validation.ids.tolist())
+
+
+def test_the_first_trial_is_the_method_as_it_stands(tmp_path: Path) -> None:
+    """Also where a searched field has no value of its own, as EU-k's learning rate, which is the recipe's."""
+    asked = plan(forget=("class=0",), unlearners=(ExactUnlearningK(k=1),), controls=1, recipe=Recipe(epochs=3))
+    (tuned,) = tuning.tune(asked, Store(tmp_path), trials=2, seeds=1, share=0.34)
+    assert tuned.trials[0].settings == {"lr": None, "epochs": 1}
+    assert tuned.trials[1].settings["lr"] is not None
+
+
+def test_nothing_that_can_be_run_is_refused(tmp_path: Path) -> None:
+    asked = replace(plan(model=Linear(), unlearners=(ExactUnlearningK(),)), optional=frozenset({"exact_unlearning_k"}))
+    with pytest.raises(BadInput, match="tune: got no method that can be run here"):
+        tuning.tune(asked, Store(tmp_path), trials=1)
 
 
 def test_too_few_records_are_left_to_tune_on() -> None:

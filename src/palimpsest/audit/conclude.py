@@ -152,5 +152,5 @@ def _requests(stages: Sequence[Stage]) -> list[Request]:
             ids=stage.requests[-1].ids.tolist(),
             classes=list(stage.forgotten_classes),
         )
-        for stage in stages
+        for stage in {(stage.seed, stage.index): stage for stage in stages}.values()
     ]

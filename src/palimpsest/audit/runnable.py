@@ -13,16 +13,25 @@ from palimpsest.types import Split
 
 
 def runnable(plan: Plan, split: Split, task: Classification) -> Plan:
-    """The plan with a reason for each optional method that is not for this model, or whose learner is not for it or the records.
+    """The plan with a reason for each optional method that is not for this model, or whose own learner is not for it or for these
+    records.
 
-    Raises BadInput where that holds for a method that was asked for by name.
+    Raises BadInput where that holds for a method that was asked for by name, or for the audit's own learner, and for a model that
+    cannot be built.
     """
-    skipped = dict(plan.skipped)
+    skipped, rng = dict(plan.skipped), Rng(plan.seeds[0])
+    single = plan.model.build(task, rng)
     for home in homes(plan):
+        try:
+            home.learner.check(single, len(split.train), home.recipe)
+            model = home.learner.start(plan.model, task, rng)
+        except BadInput as error:
+            if not home.name or not plan.optional.issuperset(home.methods):
+                raise
+            skipped.update(dict.fromkeys(home.methods, str(error)))
+            continue
         for label, unlearner in home.methods.items():
             try:
-                model = home.learner.start(plan.model, task, Rng(plan.seeds[0]))
-                home.learner.check(model, len(split.train), home.recipe)
                 unlearner.check_model(model)
             except BadInput as error:
                 if label not in plan.optional:

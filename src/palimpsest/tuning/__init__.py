@@ -68,17 +68,20 @@ def tune(
         for label, reason in plan.skipped.items():
             say(f"{label}: skipped, {reason}")
         crew = Crew(plan, Bench(split, shop), workers)
-        places = [Place(home.name, FIRST_SEED + index, share) for home in homes(plan) for index in range(seeds)]
-        crew.spread(
-            fit, [(place, number) for place in places for number in range(1 + plan.controls)], "originals and controls"
-        )
-        say(f"{split.name}: {seeds} tuning seeds, original and {plan.controls} retrained controls each, ready")
         searches = [
             Search(label, home.name, spaces[label], plan)
             for home in homes(plan)
             for label in home.methods
             if spaces[label]
         ]
+        if not searches:
+            raise BadInput("tune", got="no method that can be run here", expected="one that has a range to search")
+        ways = dict.fromkeys(search.home for search in searches)
+        places = [Place(way, FIRST_SEED + index, share) for way in ways for index in range(seeds)]
+        crew.spread(
+            fit, [(place, number) for place in places for number in range(1 + plan.controls)], "originals and controls"
+        )
+        say(f"{split.name}: {seeds} tuning seeds, original and {plan.controls} retrained controls each, ready")
         first = [place for place in places if place.seed == FIRST_SEED]
         asked = [
             (search.label, search.start(), place) for search in searches for place in first if place.home == search.home

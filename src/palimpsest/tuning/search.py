@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from palimpsest.audit.apart import home_of
 from palimpsest.audit.crew import Bench
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import FAILURES, homes, labels
+from palimpsest.audit.stage import FAILURES, labels
 from palimpsest.errors import StoreError
 from palimpsest.tuning import arena
 from palimpsest.tuning.arena import Arena
@@ -67,26 +68,27 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.label, self.home, self.space, self.unlearner = label, home, space, labels(plan)[label]
         self.study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
-        self.study.enqueue_trial(self.start())
         self.fixed: dict[str, Any] = {}
         self.tried: list[Tried] = []
         self.open: list[Any] = []
 
     def start(self) -> dict[str, Any]:
-        """The method's own settings, as far as the space allows."""
+        """The method's own settings, with no more passes than the budget allows."""
         return self.space.start(self.unlearner)
 
     def ask(self, trials: int) -> list[dict[str, Any]]:
-        """The next few settings of at most so many trials in all."""
-        self.open = [self.study.ask() for _ in range(min(BATCH, trials - len(self.tried)))]
-        return [{**self.fixed, **self.space.suggest(trial)} for trial in self.open]
+        """The next few settings of at most so many trials in all; the very first are the method's own, whatever is searched."""
+        count = min(BATCH, trials - len(self.tried))
+        own = [] if self.tried else [{**self.fixed, **self.start()}]
+        self.open = [self.study.ask() for _ in range(count - len(own))]
+        return [*own, *({**self.fixed, **self.space.suggest(trial)} for trial in self.open)]
 
     def tell(self, found: Sequence[Tried]) -> None:
         """What came of the settings that were asked for last."""
         import optuna
 
-        for trial, tried in zip(self.open, found, strict=True):
-            self.tried.append(tried)
+        self.tried += found
+        for trial, tried in zip(self.open, found[len(found) - len(self.open) :], strict=True):
             if tried.gap:
                 self.study.tell(trial, tried.total)
             else:
@@ -106,7 +108,7 @@ class Place:
     share: float
 
     def arena(self, plan: Plan, bench: Bench) -> Arena:
-        home = next(home for home in homes(plan) if home.name == self.home)
+        home = home_of(plan, self.home)
         return bench.once(self, lambda: Arena.build(plan, home, bench.split, bench.shop, self.seed), most=4)
 
 
@@ -117,7 +119,7 @@ Piece = tuple[str, dict[str, Any], Place]
 def fit(plan: Plan, bench: Bench, piece: tuple[Place, int]) -> None:
     """Trains one original or control, by its place in `fits`."""
     place, number = piece
-    home = next(home for home in homes(plan) if home.name == place.home)
+    home = home_of(plan, place.home)
     request = arena.elsewhere(plan, bench.split, bench.shop.task, place.seed)
     examples, rng = arena.fits(plan, bench.split, request, place.seed)[number]
     bench.shop.fit(home.learner, home.recipe, plan.model, examples, rng)
@@ -129,12 +131,22 @@ def within(plan: Plan, bench: Bench, piece: Piece) -> dict[str, Any]:
     unlearner, there = labels(plan)[label], place.arena(plan, bench)
     if "samples" not in {entry.name for entry in dataclasses.fields(unlearner)}:
         return {}
+    own = vars(unlearner)["samples"]
+    whole = min(own or len(there.retain), len(there.retain))
+
+    def spent(samples: int) -> int:
+        return there.unlearned(dataclasses.replace(unlearner, **{**settings, "samples": samples})).cost.samples
+
+    allowed, half = place.share * there.stage.original.cost.samples, max(1, whole // 2)
     try:
-        spent = there.unlearned(dataclasses.replace(unlearner, **settings)).cost.samples
+        most, less = spent(whole), spent(half)
     except FAILURES:  # the first trial will say so
         return {}
-    allowed, samples = place.share * there.stage.original.cost.samples, vars(unlearner)["samples"] or len(there.retain)
-    return {} if spent <= allowed else {"samples": max(1, int(samples * allowed / spent))}
+    if most <= allowed or whole == half:
+        return {} if whole == own else {"samples": whole}
+    each = (most - less) / (whole - half)
+    fixed = most - each * whole  # what does not fall with the number of samples
+    return {"samples": max(1, int((allowed - fixed) / each) if each > 0 else half)}
 
 
 def attempt(plan: Plan, bench: Bench, piece: Piece) -> Tried:

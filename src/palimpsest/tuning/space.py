@@ -37,12 +37,10 @@ class Space:
         return bool(self.ranges)
 
     def start(self, unlearner: Unlearner) -> dict[str, Any]:
-        """The method's own settings as far as the space and its budget allow: what the first trial tries."""
+        """The method's own settings of what is searched, with no more passes than the budget allows: what the first trial tries."""
         found: dict[str, Any] = {}
-        for name, (low, high) in self.ranges.items():
-            value = getattr(unlearner, name)
-            if value is not None:
-                found[name] = min(max(float(value), low), high)
+        for name in self.ranges:
+            found[name] = getattr(unlearner, name)
         if self.epochs:
             own = getattr(unlearner, self.passes)
             found[self.passes] = self.epochs if own is None else min(int(own), self.epochs)

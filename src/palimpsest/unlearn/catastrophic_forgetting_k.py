@@ -12,6 +12,7 @@ from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter, train
 from palimpsest.learn.recipe import Recipe
+from palimpsest.models._ensemble import Ensemble
 from palimpsest.models.base import blocks
 from palimpsest.rng import Rng
 from palimpsest.types import Examples
@@ -73,6 +74,10 @@ class CatastrophicForgettingK(Unlearner):
 
     def check_model(self, model: nn.Module) -> None:
         super().check_model(model)
+        if isinstance(model, Ensemble):
+            raise BadInput(
+                name_of(self), got="an ensemble", expected="one model with blocks", do="use sisa, or another learner"
+            )
         self.last(model)
 
     def last(self, model: nn.Module) -> list[nn.Module]:
