@@ -24,6 +24,7 @@ from palimpsest.verify.accuracy import Accuracy
 from palimpsest.verify.relearn_time import RelearnTime
 from palimpsest.verify.retrain_gap import RetrainGap
 from palimpsest.verify.robust_unlearning import RobustUnlearning
+from palimpsest.workers import Workers
 
 
 def plan(**changes: Any) -> Plan:
@@ -42,13 +43,21 @@ def plan(**changes: Any) -> Plan:
     return replace(base, **changes)
 
 
-def run(folder: Path, *, out: str = "out", say: Say = silent, reported: bool = True, **changes: Any) -> Record:
+def run(
+    folder: Path,
+    *,
+    out: str = "out",
+    say: Say = silent,
+    reported: bool = True,
+    workers: Workers = Workers(),  # noqa: B008 - frozen
+    **changes: Any,
+) -> Record:
     """reported: whether the report is written too, which takes longer than many a small audit."""
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         if not reported:
             patch.setattr("palimpsest.pipeline.report.write", lambda out: None)
-        return audit(plan(**changes), Store(folder / "store"), folder / out, say=say)
+        return audit(plan(**changes), Store(folder / "store"), folder / out, say=say, workers=workers)
 
 
 def numbers(record: Record) -> list[Any]:

@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from palimpsest import tuning
 from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
-from palimpsest.audit.plan import Plan
 from palimpsest.data.digits import Digits
 from palimpsest.errors import BadInput
 from palimpsest.learn.recorded import Recorded
 from palimpsest.learn.sharded import Sharded
 from palimpsest.models.convnet import ConvNet
-from palimpsest.pipeline import audit
 from palimpsest.record import Record
 from palimpsest.store import Store
 from palimpsest.types import Split
@@ -31,6 +28,7 @@ from palimpsest.unlearn.retrain import Retrain
 from palimpsest.unlearn.sisa import Sisa
 from palimpsest.verify.accuracy import Accuracy
 from palimpsest.workers import Pool, Workers
+from tests.audit import small
 from tests.audit.small import numbers, plan
 
 TWO = Workers(2)
@@ -59,7 +57,7 @@ class Deadly(ConfidenceMembership):
         return super().run(case, rng=rng)
 
 
-def asked(**changes: Any) -> Plan:
+def choice(**changes: Any) -> dict[str, Any]:
     """Two requests, three ways of training, and a method that fails."""
     unlearners = (Retrain(), Finetune(epochs=1, lr=0.05, batch_size=64), Sisa(), Amnesiac(), Failing())
     learners = {"sharded": Sharded(shards=2, slices=2), "recorded": Recorded()}
@@ -68,13 +66,12 @@ def asked(**changes: Any) -> Plan:
         "forget": ("random=20", "random=20"), "attacks": (ConfidenceMembership(),), "controls": 1, "seeds": (0,),
         "verifiers": (Accuracy(),),
     }  # fmt: skip
-    return plan(**{**base, **changes})
+    return {**base, **changes}
 
 
 def run(folder: Path, workers: Workers, said: list[str] | None = None, **changes: Any) -> Record:
-    torch.set_num_threads(1)
     say = (said if said is not None else []).append
-    return audit(asked(**changes), Store(folder / "store"), folder / "out", workers=workers, say=say)
+    return small.run(folder, reported=False, workers=workers, say=say, **choice(**changes))
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +111,7 @@ def test_a_worker_that_dies_leaves_no_hole_and_no_double(tmp_path: Path) -> None
 
 
 def test_tuning_finds_the_same_with_any_number_of_workers(tmp_path: Path) -> None:
-    few = asked(forget=("random=20",), unlearners=(Finetune(), Amnesiac()))
+    few = plan(**choice(forget=("random=20",), unlearners=(Finetune(), Amnesiac())))
     found = [
         tuning.tune(few, Store(tmp_path / str(workers.count)), trials=3, seeds=1, share=0.4, workers=workers)
         for workers in (Workers(1), TWO)

@@ -13,6 +13,7 @@ from palimpsest.catalog import members
 from palimpsest.cli import main
 from palimpsest.measures.intervals import share
 from palimpsest.record import Record, read
+from palimpsest.report.compare import compare
 from palimpsest.types import Finding
 
 CONVEX = {"certified_removal", "descent_to_delete", "deltagrad"}
@@ -154,24 +155,20 @@ def test_a_method_that_was_named_is_not_skipped(tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "out").exists()
 
 
-def test_methods_that_all_need_one_learner_are_the_audits_own(tmp_path: Path) -> None:
-    few = [
-        "--limit",
-        "120",
-        "--seeds",
-        "1",
-        "--controls",
-        "1",
-        "--set",
-        "recipe.epochs=1",
-        "--attack",
-        "confidence_membership",
-    ]
-    asked = ["audit", "--unlearn", "sisa", *few, "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]
-    assert main(asked) == 0
+def test_methods_that_all_need_one_learner_are_the_audits_own(folder: Path, tmp_path: Path) -> None:
+    """And compare sets its controls beside those of the same learner, which another audit had for one method among others."""
+    few = ["--limit", "120", "--seeds", "1", "--controls", "1", "--set", "recipe.epochs=1"]
+    asked = ["audit", "--unlearn", "sisa", *few, "--attack", "confidence_membership", "--verify", "accuracy"]
+    assert main([*asked, "--store", str(tmp_path / "store"), "--out", str(tmp_path / "out")]) == 0
     found = read(tmp_path / "out")
     assert found.learner["name"] == "sharded"
     assert {cell.learner for cell in found.cells} == {"sharded"}
+    table = compare(folder, tmp_path / "out")
+    assert {row.target for row in table.rows if row.unlearner == "sharded"} == {"original", "retrained"}
+    assert {row.unlearner for row in table.rows} == {"sharded", "sisa"}
+    alone = next(note for note in table.notes if note.startswith("only in the first"))
+    assert "original (confidence_membership)" in alone
+    assert "(sharded)" not in alone
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,12 @@ def choose(given: Mapping[str, Any], settings: str | None, sets: list[str] | Non
     values["settings"] = assignments(sets or [])
     chosen = presets.choices(values, "--")
     if settings is not None:
-        chosen = chosen.over(presets.read(settings))
+        base = presets.read(settings)
+        chosen = chosen.over(base)
+        if base.tuned and not chosen.tuned:
+            say(
+                "These settings were tuned for other data, another model or other requests; they are taken as they are."
+            )
     elif preset and chosen.data is None:
         chosen = chosen.over(presets.read(preset))
     return chosen, tuple(values["settings"])

@@ -72,7 +72,7 @@ def methods(numbers: Numbers) -> Section:
         "Data fingerprint": str(record.data.get("fingerprint", "not recorded")),
         "Model": _facts(record.model),
         "Learner": _facts(record.learner),
-        "Trained otherwise": "; ".join(record.settings.get("homes", {})),
+        "Trained otherwise": "; ".join(_facts(way["learner"]) for way in record.settings.get("homes", {}).values()),
         "Recipe": _facts(record.recipe, leave={"name"}) if record.recipe else "none: the weights came from elsewhere",
         "Audit": settings({key: value for key, value in record.settings.items() if key not in ("tuned", "homes")}),
         "Hardware": _facts(record.hardware),

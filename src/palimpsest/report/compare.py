@@ -12,7 +12,7 @@ import numpy as np
 
 from palimpsest import record as records
 from palimpsest.measures.intervals import REPLICATES, difference
-from palimpsest.record import Record
+from palimpsest.record import SHARED, Record
 from palimpsest.report.comparison_table import ComparisonTable, Row
 from palimpsest.report.numbers import Numbers, averaged
 from palimpsest.report.wording import RADII, count, examiner, set_to, short, some, subject
@@ -38,13 +38,13 @@ def compare(a: Path, b: Path, *, per_seed: bool = False) -> ComparisonTable:
 LONG = 200
 """Characters of a text in a note."""
 Place = tuple[str, str, str, int]
-"""Attack or verifier, target, unlearner, request."""
+"""Attack or verifier, target, unlearner (of shared controls: the learner, also where it is the audit's own), request."""
 
 
 def _places(numbers: Numbers) -> list[Place]:
     """All models that something was measured on."""
     return [
-        (by, target, label, request)
+        (by, target, label or _own(numbers, target), request)
         for request in numbers.requests
         for by in [*numbers.attacks, *numbers.verifiers]
         for target, label in numbers.subjects(by, request)
@@ -52,25 +52,38 @@ def _places(numbers: Numbers) -> list[Place]:
     ]
 
 
+def _own(numbers: Numbers, target: str) -> str:
+    return str(numbers.record.learner.get("name", "plain")) if target in SHARED else ""
+
+
+def _there(numbers: Numbers, place: Place) -> Place:
+    """The place as these numbers call it: controls of an audit's own learner have no label there."""
+    by, target, label, request = place
+    return by, target, "" if label == _own(numbers, target) else label, request
+
+
 def _rows(one: Numbers, other: Numbers, place: Place, per_seed: bool) -> Iterator[Row]:
     by, target, label, request = place
+    shown = "" if all(label == _own(numbers, target) for numbers in (one, other)) else label
     same = {seed for seed, units in _units(one, place).items() if units and units == _units(other, place).get(seed)}
     alike = one.record.data.get("fingerprint") == other.record.data.get("fingerprint")
     for key in one.keys(by):
-        first, second = (numbers.series(by, key, target, label, request) for numbers in (one, other))
+        first, second = (
+            numbers.series(by, key, target, _there(numbers, place)[2], request) for numbers in (one, other)
+        )
         seeds = [seed for seed in first if seed in second]
         for group in [[seed] for seed in seeds] if per_seed else [seeds] if seeds else []:
             mine, theirs = [first[seed] for seed in group], [second[seed] for seed in group]
             gap, how = gap_of(mine, theirs, alike and same.issuperset(group))
             means = [float(np.mean([measure.value for measure in series])) for series in (mine, theirs)]
             ends = (gap.low, gap.high)
-            yield Row(request, label, target, by, key, tuple(group), means[0], means[1], gap.value, *ends, how)
+            yield Row(request, shown, target, by, key, tuple(group), means[0], means[1], gap.value, *ends, how)
 
 
 def _units(numbers: Numbers, place: Place) -> dict[int, list[tuple[list[str], list[int]]]]:
     """Seed → what was scored in each replica: records, and the groups that they are in."""
     found: dict[int, list[tuple[list[str], list[int]]]] = {}
-    for seed, scores in numbers.scores(*place):
+    for seed, scores in numbers.scores(*_there(numbers, place)):
         groups = scores.arrays["group"].tolist() if "group" in scores.arrays else []
         found.setdefault(seed, []).append((scores.ids.tolist(), groups))
     return found
@@ -104,11 +117,15 @@ def _notes(one: Numbers, other: Numbers) -> Iterator[str]:
         yield "the data differ, so nothing is paired by record"
     if [(r.seed, r.index, r.ids) for r in a.requests] != [(r.seed, r.index, r.ids) for r in b.requests]:
         yield "the forgotten records differ"
+    ways = [record.settings.get("homes", {}) for record in (a, b)]
+    for name in ways[0]:
+        if name in ways[1] and ways[0][name] != ways[1][name]:
+            yield f"{name} differs: {_told(*(way[name]['learner'] | way[name]['recipe'] for way in ways))}"
     yield from _settings(a, b)
     for name, mine, theirs in (("first", one, other), ("second", other, one)):
         there = set(_places(theirs))
         alone = [
-            f"{subject(target, label)} ({by})"
+            f"{subject(target, '' if label == _own(mine, target) else label)} ({by})"
             for by, target, label, _ in _places(mine)
             if (by, target, label, _) not in there
         ]
