@@ -100,7 +100,8 @@ def audit(
     report.write(out)
     if shop.made["redacted"]:
         say(f"took attacked inputs of earlier runs out of {shop.made['redacted']} score sets in the store")
-    say(f"made {shop.made['models']} models and {shop.made['scores']} score sets; the rest came from the store")
+    others = f" or from {workers.count} workers" if workers.count > 1 else ""
+    say(f"made {shop.made['models']} models and {shop.made['scores']} score sets; the rest came from the store{others}")
     return done
 
 

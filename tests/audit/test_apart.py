@@ -13,11 +13,14 @@ import pytest
 
 from palimpsest import tuning
 from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
+from palimpsest.attack.residual.uma import Uma
+from palimpsest.audit.workshop import ATTACKED
 from palimpsest.data.digits import Digits
 from palimpsest.errors import BadInput
 from palimpsest.learn.recorded import Recorded
 from palimpsest.learn.sharded import Sharded
 from palimpsest.models.convnet import ConvNet
+from palimpsest.pipeline import audit
 from palimpsest.record import Record
 from palimpsest.store import Store
 from palimpsest.types import Split
@@ -108,6 +111,18 @@ def test_a_worker_that_dies_leaves_no_hole_and_no_double(tmp_path: Path) -> None
     places = [(c.unlearner, c.target, c.seed, c.replica, c.attack or c.verifier) for c in record.cells]
     assert len(places) == len(set(places))
     assert numbers(record) == numbers(run(tmp_path / "serial", Workers(1), **few)), "the marker is there: nobody dies"
+
+
+def test_workers_redact_and_have_one_thread_each(tmp_path: Path) -> None:
+    uma = Uma(epsilon=(8 / 255,), steps=1, records=4, layout="contiguous")
+    few = choice(attacks=(uma,), unlearners=(Retrain(),), forget=("random=20",), threads=None)
+    store, said = Store(tmp_path / "store", redact=True), list[str]()
+    record = audit(plan(**few), store, tmp_path / "out", workers=TWO, say=said.append)
+    scores = [store.read(entry.kind, entry.key) for entry in store.entries() if entry.kind == "scores"]
+    assert len(scores) == len([cell for cell in record.cells if cell.status == "ok"])
+    assert not [found for found in scores if found is None or ATTACKED in found.tensors]
+    assert not [line for line in said if "took attacked inputs" in line], "no worker ever wrote any"
+    assert record.hardware["threads"] == 1
 
 
 def test_tuning_finds_the_same_with_any_number_of_workers(tmp_path: Path) -> None:
