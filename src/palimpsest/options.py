@@ -119,7 +119,7 @@ def make_plan(
         chosen = chosen.model_copy(update={"unlearn": (), "seeds": 1})
     made = parts(chosen, read, asked)
     learner, learners = _learners(chosen, made)
-    apart = min((int(told["apart"]) for told in chosen.tuned.values() if "apart" in told), default=None)
+    apart = min((told.apart for told in chosen.tuned.values() if told.apart is not None), default=None)
     if apart is not None and (chosen.seeds or SEEDS) > apart:
         do = f"tune again with --seeds {chosen.seeds}: further seeds may forget records that the settings were tuned on"
         raise BadInput("--seeds", got=chosen.seeds, expected=f"at most {apart}, those that tuning kept apart", do=do)
@@ -141,7 +141,7 @@ def make_plan(
         device=usable_device(device),
         threads=chosen.threads,
         scale=chosen.scale or "custom",
-        tuned=chosen.tuned,
+        tuned={label: told.model_dump() for label, told in chosen.tuned.items()},
     )
 
 

@@ -189,6 +189,14 @@ def test_further_seeds_than_tuning_kept_apart_are_refused(tmp_path: Path) -> Non
         make_plan(choices({"seeds": 4}).over(chosen))
 
 
+@pytest.mark.parametrize(
+    "told", [3, {"trials": "many"}, {"trials": 1, "apart": "x"}, {"trials": 1, "tuned": {"gap": {"a": "b"}}}]
+)
+def test_a_damaged_account_of_tuning_is_refused(told: object) -> None:
+    with pytest.raises(BadInput, match=r"tuned\.finetune"):
+        choices({"data": "digits", "tuned": {"finetune": told}})
+
+
 def test_a_file_for_all_methods_runs_where_one_of_them_is_not_for_the_model(tmp_path: Path) -> None:
     """A linear model has one block, too few for EU-k, so that its full schedule is no row either."""
     words = choices(

@@ -25,6 +25,30 @@ SUBJECT = frozenset({"data", "limit", "model", "learner", "recipe", "forget"})
 """What settings are tuned for."""
 
 
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Trial(_Strict):
+    """Settings that were tried, and their gap to retraining part by part, or why there is none."""
+
+    settings: dict[str, Any] = {}
+    gap: dict[str, float] = {}
+    reason: str = ""
+
+
+class Told(_Strict):
+    """What `palimpsest tune` says of one method. apart: how many reported seeds it kept its records apart from; none: all."""
+
+    trials: int = Field(ge=0)
+    failed: int = 0
+    default: Trial = Trial()
+    tuned: Trial = Trial()
+    seeds: int = 0
+    share: float = 0.0
+    apart: int | None = None
+
+
 class Choices(BaseModel):
     """Everything is optional; what is left out is filled in by `options.plan`.
 
@@ -51,7 +75,7 @@ class Choices(BaseModel):
     controls: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
     settings: Settings = {}
-    tuned: dict[str, Any] = {}
+    tuned: dict[str, Told] = {}
 
     def over(self, base: Choices) -> Choices:
         """These choices where they are made, the base's where they are not; settings are merged field by field.

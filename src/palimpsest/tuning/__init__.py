@@ -16,7 +16,7 @@ from palimpsest.audit.workshop import Workshop
 from palimpsest.disk import disk_errors, write_atomically
 from palimpsest.errors import BadInput
 from palimpsest.options import UNLEARN
-from palimpsest.presets import Choices
+from palimpsest.presets import Choices, Told
 from palimpsest.rng import determinism
 from palimpsest.store import Store
 from palimpsest.task import Classification
@@ -125,7 +125,7 @@ def write(out: Path, chosen: Choices, plan: Plan, found: Sequence[Tuned], *, see
     budget: dict[str, Any] = {"seeds": seeds, "share": share}
     if any(selection.startswith("random") for selection in plan.forget):
         budget["apart"] = len(plan.seeds)  # another seed forgets other records, and tuning may have met those
-    told = {tuned.label: {**tuned.told(), **budget} for tuned in found}
+    told = {tuned.label: Told(**tuned.told(), **budget) for tuned in found}
     about = f"settings found by `palimpsest tune` for {', '.join(plan.forget)}"
     found_too = {"about": about, "unlearn": tuple(names), "settings": settings, "tuned": told, "scale": ""}
     content = chosen.model_copy(update=found_too)
