@@ -74,6 +74,15 @@ def test_tuning_never_meets_what_is_reported() -> None:
     assert aside.fingerprint != split.fingerprint
 
 
+def test_tuning_keeps_away_from_later_requests_too() -> None:
+    split = Digits(limit=300).load()
+    asked, task = plan(forget=("random=20", "random=60"), seeds=(0, 1)), Classification.of(split)
+    reported = {name for seed in asked.seeds for r in chosen_requests(asked, split, task, seed) for name in r.ids}
+    assert len(reported) > 100
+    for seed in range(1000, 1008):
+        assert reported.isdisjoint(elsewhere(asked, split, task, seed).ids.tolist())
+
+
 def test_an_arena_has_controls_without_its_forget_set_and_never_looks_at_test_records(tmp_path: Path) -> None:
     asked, split = plan(forget=("random=20",), controls=2), Digits(limit=300).load()
     shop = Workshop(Store(tmp_path), Classification.of(split), split.fingerprint)
