@@ -78,6 +78,7 @@ def audit(
             skip(plan, seed, board)
             for stage in all_stages(plan, split, shop, seed):
                 where = f"seed {seed}, {stage.requests[-1].selection} ({len(stage.requests[-1])} records)"
+                where += f", trained by {stage.home.name}" if stage.home.name else ""
                 say(f"{where}: original, {len(stage.controls)} controls and {len(stage.unlearned)} methods ready")
                 examine(plan, stage, shop, board)
                 say(f"{where}: attacked and verified, {time.perf_counter() - begin:.0f} s so far")
