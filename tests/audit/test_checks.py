@@ -69,3 +69,11 @@ def test_every_warning_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "warnings.md").read_text()
     for name, (when, meaning) in checks.MEANINGS.items():
         assert f"## {name}\n\nRaised if {when}.\n\n{meaning}\n" in page, name
+
+
+def test_an_original_of_another_learner_near_chance(digits: Split) -> None:
+    board = board_with(Place("accuracy", "original", 0), ("test_accuracy", 90, 100, {}))
+    poor = Place("accuracy", "original", 0, "sharded")
+    board.measures[poor] = board_with(poor, ("test_accuracy", 12, 100, {})).measures[poor]
+    found = checks.self_checks(board, digits, [0, 1], [50], [], {}, ("", "sharded"))
+    assert [(w.name, "learner sharded" in w.message) for w in found] == [("base-accuracy-near-chance", True)]
