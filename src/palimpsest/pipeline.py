@@ -16,18 +16,16 @@ from palimpsest.audit.board import Board, Picture
 from palimpsest.audit.conclude import conclude
 from palimpsest.audit.crew import Bench
 from palimpsest.audit.examine import examine, skip
-from palimpsest.audit.imported import imported_stage, trained_part
+from palimpsest.audit.imported import imported_stage
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.runnable import runnable
 from palimpsest.audit.stage import Stage, chosen_requests, homes, stages
 from palimpsest.audit.workshop import Workshop
-from palimpsest.data.memory_map import unkept
 from palimpsest.errors import NothingAudited, StoreError
 from palimpsest.record import Record
 from palimpsest.report import panels
 from palimpsest.rng import determinism
 from palimpsest.store import Store
-from palimpsest.task import Classification
 from palimpsest.types import Examples, Split
 from palimpsest.workers import Workers, at_work
 
@@ -56,24 +54,18 @@ def audit(
     memory map of its data. Raises BadInput, before anything is trained, where the plan cannot be carried out, StoreError where
     store or `out` cannot be written to, and NothingAudited where no attack and no verifier completed.
     """
-    if workers.count > 1 and plan.threads is None:
-        plan = replace(plan, threads=1)
+    plan = replace(plan, threads=workers.threads(plan.threads))
     started, begin = datetime.datetime.now(datetime.UTC), time.perf_counter()
     with determinism(plan.threads), at_work(workers):
-        split = split or plan.data.load()
-        if store.redact:
-            unkept(plan.data, split)
-        split = split.to(plan.device)
-        if plan.imported:
-            split = trained_part(split, plan.imported.train_ids)
-        shop = Workshop(store, Classification.of(split), split.fingerprint, plan.device, split.validation)
+        bench = Bench.of(plan, store, split)
+        split, shop = bench.split, bench.shop
         say(
             f"{split.name}: {len(split.train)} training, {len(split.validation)} validation, {len(split.test)} test records"
         )
         plan = _refuse_early(plan, split, shop, out)
         board, passed = Board(), []
         if workers.count > 1:
-            make_apart(plan, Bench(split, shop), workers)
+            make_apart(plan, bench, workers)
         for seed in plan.seeds:
             skip(plan, seed, board)
             for stage in all_stages(plan, split, shop, seed):

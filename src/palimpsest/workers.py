@@ -42,6 +42,10 @@ class Workers:
         if self.backend == "ray" and self.count == 1:
             raise BadInput("--workers", got=1, expected="at least 2 with --backend ray")
 
+    def threads(self, asked: int | None) -> int | None:
+        """Threads of each process: as many as were asked for, else one where there are several, else torch's own number (None)."""
+        return 1 if asked is None and self.count > 1 else asked
+
     def map(self, work: Callable[[T], R], items: Sequence[T], name: str = "") -> list[R]:
         """`work` of each item, in their order. name: for the progress bar.
 

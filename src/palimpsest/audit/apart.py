@@ -14,7 +14,7 @@ from palimpsest.audit.crew import Bench, Crew
 from palimpsest.audit.examine import examine_seat, seats
 from palimpsest.audit.imported import imported_stage
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import Home, Stage, fits, homes, stages
+from palimpsest.audit.stage import Stage, fits, home_of, homes, stages
 from palimpsest.audit.workshop import Workshop
 from palimpsest.types import Split
 from palimpsest.workers import Workers
@@ -35,10 +35,6 @@ class Round:
         return stages(
             plan, replace(home, methods={label: home.methods[label] for label in self.labels}), split, shop, self.seed
         )
-
-
-def home_of(plan: Plan, name: str) -> Home:
-    return next(home for home in homes(plan) if home.name == name)
 
 
 def make_apart(plan: Plan, here: Bench, workers: Workers) -> None:

@@ -52,6 +52,17 @@ class Bench:
     shop: Workshop
     at_hand: dict[Hashable, Any] = field(default_factory=dict)
 
+    @staticmethod
+    def of(plan: Plan, store: Store, split: Split | None = None) -> Bench:
+        """split: the plan's data, where they have been read already."""
+        split = split or plan.data.load()
+        if store.redact:
+            unkept(plan.data, split)
+        split = split.to(plan.device)
+        if plan.imported:
+            split = trained_part(split, plan.imported.train_ids)
+        return Bench(split, Workshop(store, Classification.of(split), split.fingerprint, plan.device, split.validation))
+
     def once(self, key: Hashable, make: Callable[[], R], most: int = 1) -> R:
         """What `make` gives, made again only where `most` other things have been asked for since."""
         found: R = self.at_hand.pop(key) if key in self.at_hand else make()
@@ -74,18 +85,11 @@ def bench(site: Site) -> Bench:
         if not (site.root / "FORMAT").is_file():
             do = "put it in a folder that all machines have under the same name"
             raise StoreError(f"{site.root}: got no store on a worker's machine, expected the audit's; {do}")
-        plan = site.plan
-        split = plan.data.load()
-        if site.redact:
-            unkept(plan.data, split)
-        split = split.to(plan.device)
-        if plan.imported:
-            split = trained_part(split, plan.imported.train_ids)
-        if split.fingerprint != site.fingerprint:
+        found = Bench.of(site.plan, Store(site.root, site.redact))
+        if found.split.fingerprint != site.fingerprint:
             do = "use one worker, or data that are the same on every reading"
             raise BadInput("--data", got="others in a worker than in the audit", expected="the same", do=do)
-        store, task = Store(site.root, site.redact), Classification.of(split)
-        _benches[site.token] = Bench(split, Workshop(store, task, split.fingerprint, plan.device, split.validation))
+        _benches[site.token] = found
     return _benches[site.token]
 
 

@@ -120,6 +120,10 @@ def homes(plan: Plan) -> list[Home]:
     return [found[name] for name in sorted(found, key=lambda name: (name != "", name))]
 
 
+def home_of(plan: Plan, name: str) -> Home:
+    return next(home for home in homes(plan) if home.name == name)
+
+
 def _home(plan: Plan, unlearner: Unlearner) -> Home:
     learner = plan.learners.get(unlearner.needs, plan.learner)
     other = {key: value for key, value in unlearner.needs_recipe.items() if getattr(plan.recipe, key) != value}

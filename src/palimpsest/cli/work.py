@@ -153,16 +153,13 @@ def train(
     from palimpsest.store import Store
     from palimpsest.workers import Workers, at_work
 
+    crew = Workers(workers, backend)
     given = {"data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "threads": threads}
     chosen, asked = words.choose(given, settings, sets, preset="digits")
     steps.check_target(out)
     read = reader(chosen)
     made = parts(chosen, read, asked)
-    with (
-        words.progress(),
-        determinism(chosen.threads or (1 if workers > 1 else None)),
-        at_work(Workers(workers, backend)),
-    ):
+    with words.progress(), determinism(crew.threads(chosen.threads)), at_work(crew):
         trained = steps.train(
             made, read(), Store(store), out, exclude=exclude or (), seed=seed, device=usable_device(device)
         )

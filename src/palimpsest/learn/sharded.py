@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -102,7 +101,7 @@ class Sharded(Learner):
         crew = current() if device.type == "cpu" else Workers()
         jobs = [
             Shard(
-                f"shard {shard + 1}/{self.shards}", self.slices, start, copy.deepcopy(model.members[shard]), task,
+                f"shard {shard + 1}/{self.shards}", self.slices, start, model.members[shard], task,
                 examples.take(shards == shard).apart() if crew.count > 1 else examples.take(shards == shard),
                 tuple(slices[shards == shard].tolist()), stage, Rng(root).child("shard", shard),
                 None if checkpoint is None else replace(checkpoint, spec={**checkpoint.spec, "shard": shard}),

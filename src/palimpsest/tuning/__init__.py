@@ -12,14 +12,12 @@ from palimpsest.audit.crew import Bench, Crew
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.runnable import runnable
 from palimpsest.audit.stage import homes, labels
-from palimpsest.audit.workshop import Workshop
 from palimpsest.disk import disk_errors, write_atomically
 from palimpsest.errors import BadInput
 from palimpsest.options import UNLEARN
 from palimpsest.presets import Choices, Told
 from palimpsest.rng import determinism
 from palimpsest.store import Store
-from palimpsest.task import Classification
 from palimpsest.tuning.arena import FIRST_SEED
 from palimpsest.tuning.search import Place, Search, Tried, Tuned, attempt, fit, merged, within
 from palimpsest.tuning.space import Space
@@ -59,15 +57,13 @@ def tune(
     spaces = {label: Space.of(unlearner, plan.recipe, share) for label, unlearner in labels(plan).items()}
     if not any(spaces.values()):
         raise BadInput("tune", got=f"only {', '.join(spaces)}", expected="a method that has a range to search")
-    if workers.count > 1 and plan.threads is None:
-        plan = replace(plan, threads=1)
+    plan = replace(plan, threads=workers.threads(plan.threads))
     with determinism(plan.threads), at_work(workers):
-        split = (split or plan.data.load()).to(plan.device)
-        shop = Workshop(store, Classification.of(split), split.fingerprint, plan.device, split.validation)
-        plan = runnable(plan, split, shop.task)
+        bench = Bench.of(plan, store, split)
+        plan = runnable(plan, bench.split, bench.shop.task)
         for label, reason in plan.skipped.items():
             say(f"{label}: skipped, {reason}")
-        crew = Crew(plan, Bench(split, shop), workers)
+        crew = Crew(plan, bench, workers)
         searches = [
             Search(label, home.name, spaces[label], plan)
             for home in homes(plan)
@@ -81,7 +77,7 @@ def tune(
         crew.spread(
             fit, [(place, number) for place in places for number in range(1 + plan.controls)], "originals and controls"
         )
-        say(f"{split.name}: {seeds} tuning seeds, original and {plan.controls} retrained controls each, ready")
+        say(f"{bench.split.name}: {seeds} tuning seeds, original and {plan.controls} retrained controls each, ready")
         first = [place for place in places if place.seed == FIRST_SEED]
         asked = [
             (search.label, search.start(), place) for search in searches for place in first if place.home == search.home

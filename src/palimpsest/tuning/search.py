@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from palimpsest.audit.apart import home_of
 from palimpsest.audit.crew import Bench
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import FAILURES, labels
+from palimpsest.audit.stage import FAILURES, home_of, labels
 from palimpsest.errors import StoreError
 from palimpsest.tuning import arena
 from palimpsest.tuning.arena import Arena
