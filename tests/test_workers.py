@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 
 from palimpsest import errors
 from palimpsest.errors import BadInput, PalimpsestError, UnknownName, WorkerDied
-from palimpsest.workers import Workers, at_work, current
+from palimpsest.workers import Pool, Workers, at_work, current
 
 TWO = Workers(2)
 
@@ -108,9 +107,17 @@ def test_every_error_comes_back_from_another_process(kind: type[PalimpsestError]
         error = kind("--seeds", got=0, expected="1", do="do so")
     else:
         error = kind("got this; expected that")
-    again = pickle.loads(pickle.dumps(error))  # noqa: S301 - what processes send each other
-    assert type(again) is kind
-    assert str(again) == str(error)
+    pool = Pool(TWO)
+    try:
+        again = pool.finish(raised, [error, error], "")
+    finally:
+        pool.close()
+    assert [type(one) for one in again] == [kind, kind]
+    assert [str(one) for one in again] == [str(error)] * 2
+
+
+def raised(error: PalimpsestError) -> None:
+    raise error
 
 
 ORPHANS = """

@@ -10,18 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from palimpsest import tuning
 from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
 from palimpsest.attack.residual.uma import Uma
 from palimpsest.audit.workshop import ATTACKED
+from palimpsest.cli import main
 from palimpsest.data.digits import Digits
 from palimpsest.errors import BadInput
+from palimpsest.learn.recipe import Recipe
 from palimpsest.learn.recorded import Recorded
 from palimpsest.learn.sharded import Sharded
 from palimpsest.models.convnet import ConvNet
 from palimpsest.pipeline import audit
 from palimpsest.record import Record
+from palimpsest.rng import Rng, determinism
 from palimpsest.store import Store
 from palimpsest.types import Split
 from palimpsest.unlearn.amnesiac import Amnesiac
@@ -30,7 +34,7 @@ from palimpsest.unlearn.finetune import Finetune
 from palimpsest.unlearn.retrain import Retrain
 from palimpsest.unlearn.sisa import Sisa
 from palimpsest.verify.accuracy import Accuracy
-from palimpsest.workers import Pool, Workers
+from palimpsest.workers import Pool, Workers, at_work
 from tests.audit import small
 from tests.audit.small import numbers, plan
 
@@ -135,13 +139,47 @@ def test_tuning_finds_the_same_with_any_number_of_workers(tmp_path: Path) -> Non
     assert all(tuned.best for tuned in found[0])
 
 
-def test_shards_are_trained_by_workers_to_the_same_weights(tmp_path: Path) -> None:
-    few = {"unlearners": (Sisa(),), "forget": ("random=20",), "learners": {}}
-    learner = Sharded(shards=3, slices=2)
-    found = [run(tmp_path / str(w.count), w, **few, learner=learner) for w in (Workers(1), TWO)]
-    assert numbers(found[0]) == numbers(found[1])
-    spent = [[(c.cost["samples"], c.cost["gradient_evaluations"]) for c in r.cells if c.cost] for r in found]
-    assert spent[0] == spent[1]
+@pytest.fixture
+def asked_for(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What workers were asked for, by the name of the pieces."""
+    names: list[str] = []
+    finish = Pool.finish
+
+    def noted(self: Pool, work: Any, items: Any, name: str) -> Any:
+        names.append(name)
+        return finish(self, work, items, name)
+
+    monkeypatch.setattr(Pool, "finish", noted)
+    return names
+
+
+def test_shards_are_trained_by_workers_to_the_same_weights(
+    digits: Split, digits_task: Any, asked_for: list[str]
+) -> None:
+    few, forget = digits.train.take(list(range(120))), digits.train.take([3, 50, 70])
+    learner, recipe = Sharded(shards=3, slices=2), Recipe(epochs=3, batch_size=16)
+    found = []
+    for workers in (Workers(1), TWO):
+        with determinism(1), at_work(workers):
+            trained = learner.fit(digits_task, few, recipe, ConvNet(width=2), rng=Rng(0))
+            found.append([trained, Sisa().unlearn(trained, few.without(forget.ids), forget, rng=Rng(1))])
+        assert asked_for == ([] if workers.count == 1 else ["shards", "shards"])
+    for one, other in zip(*found, strict=True):
+        assert (one.cost.samples, one.cost.gradient_evaluations) == (
+            other.cost.samples,
+            other.cost.gradient_evaluations,
+        )
+        assert one.kept.keys() == other.kept.keys()
+        assert all(torch.equal(value, other.kept[name]) for name, value in one.kept.items())
+        state = other.model.state_dict()
+        assert all(torch.equal(value, state[name]) for name, value in one.model.state_dict().items())
+
+
+def test_the_command_that_trains_one_model_gives_its_shards_to_workers(tmp_path: Path, asked_for: list[str]) -> None:
+    few = ["--limit", "120", "--learner", "sharded", "--set", "sharded.shards=2", "--set", "recipe.epochs=1"]
+    where = ["--store", str(tmp_path / "store"), "--out", str(tmp_path / "weights.safetensors")]
+    assert main(["train", "--data", "digits", "--model", "linear", "--workers", "2", *few, *where]) == 0
+    assert asked_for == ["shards"]
 
 
 @dataclass(frozen=True)
