@@ -79,6 +79,7 @@ def cases(cifar: str) -> dict[str, Case]:
     return {
         "digits-linear": Case(linear, trials=20, seeds=2),
         "digits-class": Case({**digits, "forget": ["class=0"]}, trials=20, seeds=2),
+        "digits-half": Case({**digits, "forget": ["class=0:0.5"]}, trials=20, seeds=2),
         "digits-random": Case({**digits, "forget": ["random=0.1"]}, trials=20, seeds=2),
         "cifar10-random": Case({**images, "forget": ["random=0.1"]}, trials=6, seeds=1),
         "cifar10-class": Case({**images, "forget": ["class=0"]}, trials=6, seeds=1),

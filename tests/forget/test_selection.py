@@ -46,6 +46,26 @@ def test_a_class_by_number_and_by_name(records: Examples) -> None:
     assert set(chosen("class=bee,0", records).ids) == set(records.ids[records.targets.numpy() < 2])
 
 
+def test_a_share_of_a_class_is_drawn_by_the_seed(records: Examples) -> None:
+    whole = set(chosen("class=1", records).ids)
+    half, again, other = (chosen("class=bee:0.5", records, seed).ids.tolist() for seed in (0, 0, 1))
+    assert len(half) == 5 and set(half) < whole
+    assert half == again != other
+    assert len(chosen("class=1:0.5,2", records).ids) == 15
+
+
+@pytest.mark.parametrize("share", ["0", "1", "-0.5", "half", "nan", ""])
+def test_a_share_of_a_class_lies_between_0_and_1(records: Examples, share: str) -> None:
+    with pytest.raises(BadInput, match="expected a number between 0 and 1, as in class=0:0.5"):
+        chosen(f"class=0:{share}", records)
+
+
+def test_a_colon_in_a_class_name_is_part_of_it(records: Examples) -> None:
+    names = ("a:0.5", "a", "b", "c")
+    assert set(chosen("class=a:0.5", records, classes=names).ids) == set(records.ids[records.targets.numpy() == 0])
+    assert len(chosen("class=a:0.5:0.5", records, classes=names)) == 5
+
+
 def test_a_name_that_looks_like_a_number_is_a_name(records: Examples) -> None:
     request = chosen("class=0", records, classes=("3", "2", "1", "0"))
     assert set(request.ids) == set(records.ids[records.targets.numpy() == 3])
@@ -86,7 +106,7 @@ def test_ids_from_a_file(records: Examples, tmp_path: Path) -> None:
     ["", "class", "class=", "=0", "klass=0", "random:0.1", "all", "class 0"],
 )
 def test_other_forms_are_refused(records: Examples, text: str) -> None:
-    with pytest.raises(BadInput, match=r"--forget: got .* expected class=0, class=0,3, random=0.1"):
+    with pytest.raises(BadInput, match=r"--forget: got .* expected class=0, class=0,3, class=0:0.5, random=0.1"):
         chosen(text, records)
 
 

@@ -1,4 +1,4 @@
-"""Which records a request names: class=0, random=0.1, random=500, ids=FILE, owner=ID."""
+"""Which records a request names: class=0, class=0:0.5, random=0.1, random=500, ids=FILE, owner=ID."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from palimpsest.errors import BadInput, UnknownName
 from palimpsest.rng import Rng
 from palimpsest.types import Examples, ForgetRequest, Ids
 
-FORMS = "class=0, class=0,3, random=0.1, random=500, ids=FILE or owner=ID"
+FORMS = "class=0, class=0,3, class=0:0.5, random=0.1, random=500, ids=FILE or owner=ID"
 
 
 def select(text: str, records: Examples, classes: tuple[str, ...], *, rng: Rng) -> ForgetRequest:
-    """The request that `text` stands for, among training records. A class is named by its number or its name.
+    """The request that `text` stands for, among training records. A class is named by its number or its name, and `:0.5` after it
+    takes that share of its records, at random.
 
     Raises BadInput for another form, a class, owner or id that is not there, nothing to forget, or nothing left.
     """
@@ -38,18 +39,39 @@ def select(text: str, records: Examples, classes: tuple[str, ...], *, rng: Rng) 
 
 
 def _by_class(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) -> Ids:
-    chosen = []
-    for name in what.split(","):
-        name = name if name in classes else name.strip()
-        if name in classes:
-            chosen.append(classes.index(name))
-        elif name.isdecimal() and int(name) < len(classes):
-            chosen.append(int(name))
-        else:
-            raise UnknownName("--forget class", got=name, known=[*classes, *(str(i) for i in range(len(classes)))])
-    mask = np.isin(records.targets.cpu().numpy(), chosen)
-    owned: Ids = records.ids[mask]
-    return owned
+    chosen, targets = [], records.targets.cpu().numpy()
+    for part in what.split(","):
+        label, share = _class_and_share(part, classes)
+        mine: Ids = records.ids[targets == label]
+        if share < 1:
+            draw = rng.child("forget", "class", label).numpy()
+            mine = draw.choice(mine, round(share * len(mine)), replace=False)
+        chosen.append(mine)
+    return np.unique(np.concatenate(chosen))
+
+
+def _class_and_share(part: str, classes: tuple[str, ...]) -> tuple[int, float]:
+    """The number of the class that `part` names, and the share of its records that it asks for."""
+    name, share = part, 1.0
+    if ":" in part and part not in classes and part.strip() not in classes:
+        name, _, amount = part.rpartition(":")
+        share = _share(amount)
+    name = name if name in classes else name.strip()
+    if name in classes:
+        return classes.index(name), share
+    if name.isdecimal() and int(name) < len(classes):
+        return int(name), share
+    raise UnknownName("--forget class", got=name, known=[*classes, *(str(i) for i in range(len(classes)))])
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise BadInput("--forget class", got=f"the share {text!r}", expected="a number between 0 and 1, as in class=0:0.5")
+    return share
 
 
 def _at_random(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) -> Ids:

@@ -52,15 +52,17 @@ def elsewhere(plan: Plan, split: Split, task: Classification, seed: int) -> Forg
 
 
 def _other_classes(first: ForgetRequest, train: Examples, free: Examples, draw: np.random.Generator) -> Ids:
-    """All records of as many classes as were asked for, none of them with a reported record."""
-    count = len(np.unique(train.only(first.ids.tolist()).targets.cpu().numpy()))
+    """Records of as many classes as were asked for, none of them with a reported record: the same share of them."""
+    asked = np.unique(train.only(first.ids.tolist()).targets.cpu().numpy())
+    count = len(asked)
     targets, whole = free.targets.cpu().numpy(), train.targets.cpu().numpy()
     untouched = [c for c in np.unique(targets) if (targets == c).sum() == (whole == c).sum()]
     if len(untouched) < count + 2:
         got, do = f"{len(untouched)} classes that no reported seed forgets from", "tune on random records"
         raise BadInput("tuning", got=got, expected=f"at least {count + 2}", do=do)
     others: Ids = free.ids[np.isin(targets, draw.choice(untouched, count, replace=False))]
-    return others
+    share = len(first) / np.isin(whole, asked).sum()
+    return others if share == 1 else draw.choice(others, round(share * len(others)), replace=False)
 
 
 def fits(plan: Plan, split: Split, request: ForgetRequest, seed: int) -> list[tuple[Examples, Rng]]:
