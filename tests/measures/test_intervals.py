@@ -12,6 +12,7 @@ from palimpsest.measures.intervals import (
     REPLICATES,
     average,
     binomial,
+    combination,
     difference,
     mean,
     resampled_means,
@@ -138,6 +139,31 @@ def test_nothing_found_twice_is_not_certain() -> None:
     found = difference("accuracy", none, none)
     assert found.value == 0.0
     assert found.high == -found.low == pytest.approx(none[0].high)
+
+
+def test_a_share_at_its_end_brings_its_exact_interval_at_the_level_asked_for() -> None:
+    """All of 500 on one side, half on the other: what is not known of the first is not left out."""
+    every, half = share("accuracy", np.ones(500)), share("accuracy", np.arange(500) % 2)
+    alone = average("accuracy", [every], level=0.999)
+    assert alone.low == pytest.approx(binomial(500, 500, 0.999)[0])
+    assert alone.low < average("accuracy", [every]).low < alone.high == 1.0
+    found, without = difference("accuracy", [every], [half]), average("accuracy", [half])
+    assert found.value - found.low == pytest.approx(np.hypot(without.high - 0.5, 1 - every.low), rel=1e-6)
+
+
+def test_a_combination_weighs_its_terms() -> None:
+    """a − 0.3·b: value and spread as for weighted independent shares; the bounds as far as shares can go."""
+    rng = np.random.default_rng(8)
+    a, b = share("a", rng.random(400) < 0.4), share("b", rng.permutation(400) < 240)
+    found = combination("a − 0.3 b", [(1.0, [a]), (-0.3, [b])])
+    assert found.value == pytest.approx(a.value - 0.3 * 0.6)
+    error = np.sqrt((a.value * (1 - a.value) + 0.09 * 0.24) / 400)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.15)
+    nothing, all_of_it = share("a", np.zeros(3)), share("b", np.ones(3))
+    end = combination("end", [(1.0, [nothing]), (-0.3, [all_of_it])], level=0.9999)
+    assert end.low == pytest.approx(-0.3)
+    with pytest.raises(BadInput, match="one per seed in each term"):
+        combination("x", [(1.0, [a]), (1.0, [a, b])])
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:

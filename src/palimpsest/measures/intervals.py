@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -91,49 +90,65 @@ def percentile(replicates: Array, level: float = LEVEL) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def difference(name: str, subjects: Sequence[Measure], controls: Sequence[Measure], *, level: float = LEVEL) -> Measure:
-    """Mean over seeds of subject minus control, paired by seed and by unit.
+def combination(name: str, terms: Sequence[tuple[float, Sequence[Measure]]], *, level: float = LEVEL) -> Measure:
+    """Mean over seeds of a weighted sum of measures, each term's one per seed, paired by seed and by unit.
 
     Two sources of spread are added: that of the units (paired bootstrap; equal units are resampled alike in all seeds) and
-    that between seeds (Student's t on the seeds' differences, wide where seeds are few). With one seed the interval covers
-    the units only. Where no resample of either differs (shares of 0 or 1), the units' part comes from the measures' own
-    exact intervals, combined as for independent ones (MOVER; Zou & Donner 2008), which is too wide rather than too narrow.
+    that between seeds (Student's t on the seeds' sums, wide where seeds are few). With one seed the interval covers the
+    units only. A share of 0 or 1, which no resample moves, brings its exact interval, combined with the rest as for independent
+    ones (MOVER; Zou & Donner 2008): too wide rather than too narrow.
     """
+    seeds = len(terms[0][1]) if terms else 0
+    if not seeds or any(len(measures) != seeds for _, measures in terms):
+        raise BadInput(
+            name, got=f"{[len(measures) for _, measures in terms]} measures", expected="one per seed in each term"
+        )
+    every = [measure for _, measures in terms for measure in measures]
+    sums = np.sum([weight * np.array([m.value for m in measures]) for weight, measures in terms], axis=0)
+    drawn = np.sum([weight * np.mean([_replicates(m) for m in measures], axis=0) for weight, measures in terms], axis=0)
+    value = float(sums.mean())
+    below, above = 0.0, 0.0
+    if drawn.std() > 0 or any(_replicates(measure).std() > 0 for measure in every):
+        low, high = percentile(drawn, level)
+        below, above = max(0.0, value - low), max(0.0, high - value)
+    for weight, measures in terms:
+        down, up = (abs(weight) * float(np.mean([_reach(m, side, level) for m in measures])) for side in (0, 1))
+        below, above = (
+            float(np.hypot(below, down if weight > 0 else up)),
+            float(np.hypot(above, up if weight > 0 else down)),
+        )
+    between = 0.0
+    if seeds > 1:
+        between = float(student.ppf((1 + level) / 2, seeds - 1) * sums.std(ddof=1) / np.sqrt(seeds))
+    low, high = value - float(np.hypot(below, between)), value + float(np.hypot(above, between))
+    if all(m.low >= 0 and m.high <= 1 for m in every):  # of shares: no sum lies beyond what they can be
+        low = max(sum(min(0.0, weight) for weight, _ in terms), low)
+        high = min(sum(max(0.0, weight) for weight, _ in terms), high)
+    return Measure(name, value, low, high, sum(m.n for m in terms[0][1]), dict(terms[0][1][0].at), drawn)
+
+
+def difference(name: str, subjects: Sequence[Measure], controls: Sequence[Measure], *, level: float = LEVEL) -> Measure:
+    """Mean over seeds of subject minus control, with the interval of `combination`."""
     if not subjects or len(subjects) != len(controls):
         raise BadInput(
             name, got=f"{len(subjects)} subjects and {len(controls)} controls", expected="one control per subject"
         )
-    seeds = len(subjects)
-    values = np.array([s.value - c.value for s, c in zip(subjects, controls, strict=True)])
-    value = float(values.mean())
-    replicates = np.mean([_replicates(s) - _replicates(c) for s, c in zip(subjects, controls, strict=True)], axis=0)
-    if any(_replicates(measure).std() > 0 for measure in (*subjects, *controls)):
-        low, high = percentile(replicates, level)
-        below, above = max(0.0, value - low), max(0.0, high - value)
-    else:
-        below = float(np.hypot(_reach(subjects, "low"), _reach(controls, "high")))
-        above = float(np.hypot(_reach(subjects, "high"), _reach(controls, "low")))
-    between = 0.0
-    if seeds > 1:
-        between = float(student.ppf((1 + level) / 2, seeds - 1) * values.std(ddof=1) / np.sqrt(seeds))
-    low, high = value - float(np.hypot(below, between)), value + float(np.hypot(above, between))
-    if all(m.low >= 0 and m.high <= 1 for m in (*subjects, *controls)):  # shares: no difference is larger than 1
-        low, high = max(-1.0, low), min(1.0, high)
-    return Measure(name, value, low, high, sum(m.n for m in subjects), dict(subjects[0].at), replicates)
+    return combination(name, [(1.0, subjects), (-1.0, controls)], level=level)
 
 
-def _reach(measures: Sequence[Measure], end: str) -> float:
-    """Mean distance from the value to one end of the interval."""
-    return float(np.mean([abs(getattr(measure, end) - measure.value) for measure in measures]))
+def average(name: str, measures: Sequence[Measure], *, level: float = LEVEL) -> Measure:
+    """Mean over seeds, with the interval of `combination`."""
+    return combination(name, [(1.0, measures)], level=level)
 
 
-def average(name: str, measures: Sequence[Measure]) -> Measure:
-    """Mean over seeds, with the interval of `difference`."""
-    zeros = [Measure(m.name, 0.0, 0.0, 0.0, m.n, m.at, np.zeros(len(_replicates(m)))) for m in measures]
-    found = difference(name, measures, zeros)
-    if all(m.low >= 0 and m.high <= 1 for m in measures):
-        return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
-    return found
+def _reach(measure: Measure, side: int, level: float) -> float:
+    """How far the interval goes down (side 0) or up (1) from a value that no resample moves; nothing for another."""
+    if _replicates(measure).std() > 0:
+        return 0.0
+    ends = measure.low, measure.high
+    if 0 <= measure.low < measure.high <= 1 and measure.value in (0.0, 1.0):
+        ends = binomial(round(measure.value * measure.n), measure.n, level)
+    return abs(ends[side] - measure.value)
 
 
 def _replicates(measure: Measure) -> Array:
