@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
 import torch
+from optuna.samplers import RandomSampler
 
 from palimpsest import tuning
 from palimpsest.audit.runnable import runnable
@@ -29,6 +31,7 @@ from palimpsest.unlearn.amnesiac import Amnesiac
 from palimpsest.unlearn.exact_unlearning_k import ExactUnlearningK
 from palimpsest.unlearn.finetune import Finetune
 from palimpsest.unlearn.fisher import Fisher
+from palimpsest.unlearn.negative_gradient import NegativeGradient
 from palimpsest.unlearn.retrain import Retrain
 from palimpsest.unlearn.salun import SalUn
 from tests.audit.small import plan
@@ -51,6 +54,15 @@ def test_the_space_is_what_the_fields_declare_within_the_budget() -> None:
     repaired = Space.of(Amnesiac(), replace(recipe, epochs=20), 0.2)
     assert (repaired.passes, repaired.epochs, repaired.fewest) == ("repair_epochs", 4, 0)
     assert repaired.start(Amnesiac()) == {"lr": 0.01, "repair_epochs": 0}
+
+
+def test_a_weight_near_1_is_tried_by_its_distance_from_1() -> None:
+    """NegGrad+'s published weights are 0.95 and 0.9999: between 0.99 and 1 lie four of the scale's five decades."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space, study = Space.of(NegativeGradient(), plan().recipe, 0.2), optuna.create_study(sampler=RandomSampler(0))
+    drawn = [space.suggest(study.ask())["alpha"] for _ in range(60)]
+    assert all(0.8 <= alpha <= 0.99999 for alpha in drawn)
+    assert sum(alpha > 0.99 for alpha in drawn) > 30
 
 
 def test_tuning_never_meets_what_is_reported() -> None:

@@ -14,7 +14,7 @@ PASSES = ("epochs", "repair_epochs")
 
 @dataclass(frozen=True)
 class Space:
-    """ranges: field → lowest and highest value, tried on a logarithmic scale. epochs: most passes; 0 where the method has none.
+    """ranges: field → lowest and highest value, tried on a logarithmic scale, between 0.5 and 1 of the distance from 1. epochs: most passes; 0 where the method has none.
     passes: the field that says how many there are."""
 
     ranges: dict[str, tuple[float, float]]
@@ -48,9 +48,17 @@ class Space:
 
     def suggest(self, trial: Any) -> dict[str, Any]:
         """One more setting, by an Optuna trial."""
-        found: dict[str, Any] = {
-            name: trial.suggest_float(name, low, high, log=True) for name, (low, high) in self.ranges.items()
-        }
+        found: dict[str, Any] = {}
+        for name, (low, high) in self.ranges.items():
+            if _near_one(low, high):
+                found[name] = 1 - trial.suggest_float(name, 1 - high, 1 - low, log=True)
+            else:
+                found[name] = trial.suggest_float(name, low, high, log=True)
         if self.epochs:
             found[self.passes] = trial.suggest_int(self.passes, self.fewest, self.epochs)
         return found
+
+
+def _near_one(low: float, high: float) -> bool:
+    """Whether what counts is how far from 1 a value is, as of a weight whose defaults are 0.95 and 0.9999."""
+    return low >= 0.5 and high < 1

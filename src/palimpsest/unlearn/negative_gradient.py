@@ -32,7 +32,7 @@ class NegativeGradient(Unlearner):
 
     alpha: float = setting(
         0.95, "weight of the retain loss (α), in [0, 1]", source="public code, small data; 0.9999 for large",
-        search=(0.8, 0.9999), least=0, most=1)  # fmt: skip
+        search=(0.8, 0.99999), least=0, most=1)  # fmt: skip
     lr: float = setting(0.01, "learning rate", source="public code", search=(1e-3, 0.3), above=0)
     epochs: int = setting(5, "passes over the retain set", source="public code: 5 to 10", least=1)
     batch_size: int = setting(256, "records a step, of each set", source="public code", least=1)
