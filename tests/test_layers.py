@@ -42,6 +42,7 @@ ORDER = (
     ("steps", "purge", "tuning"),
     ("contract",),
     ("studies",),
+    ("reproduce",),
     ("cli", "service"),
 )
 """Entries of one line do not import each other; a later line imports from earlier ones."""

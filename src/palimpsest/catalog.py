@@ -60,8 +60,9 @@ def setting(
 ) -> Any:
     """A documented field of a catalog class.
 
-    doc: one line, with the unit or domain. source: where the default comes from. search: the range that tuning may
-    try, on a logarithmic scale (between 0.5 and 1: of the distance from 1). least, above, most, below: which numbers it takes; with any of them only finite ones.
+    doc: one line, with the unit or domain. source: where the default comes from. search: the range that tuning may try, on a
+    logarithmic scale (between 0.5 and 1: of the distance from 1). least, above, most, below: which numbers it takes; with any of
+    them only finite ones.
     """
     bounded = any(end is not None for end in (least, above, most, below))
     bounds = Bounds(least, above, most, below) if bounded else None

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from palimpsest.cli import keep, look, work
+from palimpsest.cli import keep, look, studies, work
 from palimpsest.cli.words import Session, session
 from palimpsest.errors import BadInput, PalimpsestError, UnknownName
 
@@ -30,6 +30,7 @@ app.command("audit")(work.audit)
 app.command("train")(work.train)
 app.command("unlearn")(work.unlearn)
 app.command("tune")(work.tune)
+app.command("reproduce")(studies.reproduce)
 app.command("list")(look.list_)
 app.command("show")(look.show)
 app.command("report")(look.report)

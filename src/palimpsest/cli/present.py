@@ -44,6 +44,7 @@ def members(kind: str) -> Table:
     for column in ("name", "also called", "about", *([last] if last else [])):
         table.add_column(column, no_wrap=column == "name")
     for name, cls in sorted(catalog.members(kind).items()):
+        name = name.replace("_", "-") if kind == "studies" else name
         row = [name, ", ".join(getattr(cls, "aliases", ())), getattr(cls, "about", "")]
         if last == "guarantee":
             row.append(str(getattr(cls, "guarantee", "")))

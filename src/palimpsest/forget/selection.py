@@ -70,7 +70,9 @@ def _share(text: str) -> float:
     except ValueError:
         share = -1.0
     if not 0 < share < 1:
-        raise BadInput("--forget class", got=f"the share {text!r}", expected="a number between 0 and 1, as in class=0:0.5")
+        raise BadInput(
+            "--forget class", got=f"the share {text!r}", expected="a number between 0 and 1, as in class=0:0.5"
+        )
     return share
 
 

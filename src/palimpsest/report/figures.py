@@ -1,4 +1,4 @@
-"""Drawings as PNG: curves against ε, ROC curves, images of records. No text that comes from data is drawn."""
+"""Drawings as PNG: curves against ε or another setting, ROC curves, images of records. No text that comes from data is drawn."""
 
 from __future__ import annotations
 
@@ -70,6 +70,37 @@ def against_requests(lines: Sequence[Line], *, label: str, share: bool) -> bytes
     axes.set_xlabel("requests", size=SIZE, color=INK, x=0.36)
     axes.set_ylabel(label, size=SIZE, color=INK)
     axes.spines["bottom"].set_bounds(1, last)
+    return _png(canvas)
+
+
+@dataclass(frozen=True)
+class Course:
+    """A named curve of shares: per point its place on the x axis, value and interval."""
+
+    name: str
+    points: tuple[tuple[float, float, float, float], ...]
+
+
+COLOURS = ("#d55e00", "#0072b2", "#007a5a", "#a8447e", "#555555", "#8a6d00")
+
+
+def against_setting(lines: Sequence[Course], *, across: str, upwards: str) -> bytes:
+    """Curves of shares against a setting above 0, on a logarithmic axis, with a legend below."""
+    canvas, axes = _axes(height=3.4)
+    for place, line in enumerate(lines):
+        colour, look = COLOURS[place % len(COLOURS)], list(LOOKS.values())[place % len(LOOKS)]
+        x, values, low, high = zip(*line.points, strict=True)
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, lw=0)
+        axes.plot(x, values, color=colour, ls=look[1], marker=look[2], ms=4, lw=1.6, label=line.name)
+    axes.set_xscale("log")
+    ticks = sorted({point[0] for line in lines for point in line.points})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.set_ylim(-0.05, 1.05)
+    _percent(axes.set_yticks)
+    axes.set_xlabel(across, size=SIZE, color=INK)
+    axes.set_ylabel(upwards, size=SIZE, color=INK)
+    canvas.legend(fontsize=SIZE - 1, loc="outside lower center", frameon=False, labelcolor=INK, handlelength=3, ncols=2)
     return _png(canvas)
 
 

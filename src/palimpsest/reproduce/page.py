@@ -1,0 +1,116 @@
+"""The page of a study: published beside measured, claims, figures; as HTML and as Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from palimpsest.catalog import name_of
+from palimpsest.disk import disk_errors, write_atomically
+from palimpsest.report import html, markdown
+from palimpsest.report.blocks import Block, Code, Entry, Figure, Gallery, Page, Paragraph, Section, Table, Terms
+from palimpsest.report.figures import Course, against_setting
+from palimpsest.reproduce.reading import Reading
+from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, Result
+from palimpsest.studies.base import Curve, Study
+
+FIGURES = "figures"
+
+
+def write(study: Study, result: Result, folder: Path) -> None:
+    """`report.html`, which needs nothing else, and `report.md` with its images in `figures/`."""
+    made = compose(study, result, folder)
+    with disk_errors(folder):
+        write_atomically(folder / "report.html", html.render(made).encode())
+        images = made.files()
+        if images:
+            (folder / FIGURES).mkdir(exist_ok=True)
+        for name, png in images.items():
+            write_atomically(folder / FIGURES / name, png)
+        write_atomically(folder / "report.md", markdown.render(made, FIGURES).encode())
+
+
+def compose(study: Study, result: Result, folder: Path) -> Page:
+    name = name_of(study).replace("_", "-")
+    states = [claim.state for claim in result.claims]
+    counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    reading = Reading(study, result.told, folder)
+    curves = [drawn for place, curve in enumerate(study.curves) if (drawn := _curve(reading, curve, place))]
+    tables = tuple(block for table in study.tables for block in _table(result, table.title))
+    sections = [Section("claims", "Claims", (_claims(result),))] if result.claims else []
+    sections.append(Section("tables", "Published and measured", tables))
+    if curves:
+        sections.append(Section("figures", "Figures", (Gallery(tuple(curves), "Bands are 95 % intervals."),)))
+    sections.append(Section("about", "How it was made", _about(study, result)))
+    summary = (study.about[0].upper() + study.about[1:] + ".", f"Claims: {counted}." if counted else "No claims.")
+    return Page(f"{name} at {result.told.scale} scale", summary, (), tuple(sections))
+
+
+def _table(result: Result, title: str) -> list[Block]:
+    """A table with the published number above the measured one; nothing where none of it was measured."""
+    cells = [cell for cell in result.cells if cell.table == title]
+    columns = list(dict.fromkeys(cell.column for cell in cells))
+    if not any(cell.measured for cell in cells):
+        return [Paragraph(f"{title}: not run at this scale.")]
+    rows = []
+    for name in dict.fromkeys(cell.row for cell in cells):
+        mine = {cell.column: cell for cell in cells if cell.row == name}
+        rows.append((Entry.of(name), *(_entry(mine[column]) for column in columns)))
+    note = "Above: published (– where the paper prints none). Below: measured, with its 95 % interval."
+    return [Table(("", *columns), tuple(rows), title, note)]
+
+
+def _entry(cell: CellRow) -> Entry:
+    published = "–" if cell.published is None else f"{cell.published:g}"
+    return Entry.of(published, *measured(cell.measured), look="list")
+
+
+def measured(found: Measured | None) -> tuple[str, ...]:
+    """A measured number and its interval, with as many digits as its size asks for."""
+    if found is None:
+        return ("not measured",)
+    digits = 3 if abs(found.high) <= 1.5 else 1 if abs(found.high) < 1000 else 0
+    value, low, high = (f"{end:,.{digits}f}" for end in (found.value, found.low, found.high))
+    return value, f"[{low}, {high}]"
+
+
+def _claims(result: Result) -> Table:
+    rows = tuple(
+        (Entry.of(c.text), Entry.of(c.state, look="verdict"), *map(Entry.of, figures(c))) for c in result.claims
+    )
+    levels = {claim.level for claim in result.claims if claim.level is not None}
+    note = "".join(
+        f"Intervals at {100 * level:.2f} %, so that all of them hold together with 95 % (Bonferroni)."
+        for level in levels
+    )
+    columns = ("claim", "state", "decides", "measured", "published")
+    return Table(columns, rows, "Fixed before the run", note)
+
+
+def figures(claim: ClaimRow) -> tuple[str, str, str]:
+    """The bound, the measured sum with its interval, and the paper's own sum."""
+    bound = f"{claim.side} {claim.bound:g}"
+    value = "" if claim.value is None else f"{claim.value:.3f} [{claim.low:.3f}, {claim.high:.3f}]"
+    return bound, value, "" if claim.published is None else f"{claim.published:g}"
+
+
+def _curve(reading: Reading, curve: Curve, place: int) -> Figure | None:
+    lines = []
+    for name, points in curve.lines.items():
+        found = [(at, one) for at, where in points if (one := reading.measured(where))]
+        if found:
+            lines.append(Course(name, tuple((at, one.value, one.low, one.high) for at, one in found)))
+    if not lines:
+        return None
+    png = against_setting(lines, across=curve.across, upwards=curve.upwards)
+    ends = "; ".join(f"{line.name} from {line.points[0][1]:.1%} to {line.points[-1][1]:.1%}" for line in lines)
+    return Figure(f"curve-{place}.png", curve.title, png, f"{curve.upwards} against {curve.across}: {ends}")
+
+
+def _about(study: Study, result: Result) -> tuple[Block, ...]:
+    told = result.told
+    pairs = [("paper", study.paper), ("scale", told.scale), ("seconds", f"{result.seconds:,.0f} of the last run")]
+    pairs += [("hardware", ", ".join(f"{k} {v}" for k, v in machine.items())) for machine in result.hardware]
+    pairs += [("versions", ", ".join(f"{k} {v}" for k, v in used.items())) for used in result.versions]
+    pairs += [(name, f"{PARTS}/{place}/report.html") for name, place in told.parts.items()]
+    notes = [Paragraph(note) for note in study.notes]
+    return (*notes, Code(told.command or "(from Python)"), Terms(tuple(pairs)))

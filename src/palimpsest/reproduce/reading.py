@@ -1,0 +1,110 @@
+"""From the records of a study's audits to its tables and claims. Nothing here touches a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from palimpsest import record as records
+from palimpsest.measures.intervals import LEVEL, average, combination
+from palimpsest.report.numbers import Numbers
+from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, Result, State, Told
+from palimpsest.studies.base import Claim, Study, Table, Where
+from palimpsest.types import Measure
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A study's audits, open. folder: the study's, with the audits below `parts/`."""
+
+    study: Study
+    told: Told
+    folder: Path
+
+    @cached_property
+    def numbers(self) -> dict[str, Numbers]:
+        """The numbers of each audit, by its name. Raises BadInput where a record is gone or damaged."""
+        places = {name: self.folder / PARTS / place for name, place in self.told.parts.items()}
+        return {name: Numbers(records.read(place), place, resample=True) for name, place in places.items()}
+
+    def series(self, where: Where) -> list[Measure] | None:
+        """The measure, one per seed, several retrained controls of a seed averaged; None where it was not taken."""
+        numbers = self.numbers.get(where.part)
+        if numbers is None:
+            return None
+        key = where.measure, tuple(sorted(where.at.items()))
+        label = numbers.owner(where.target, where.method)
+        for by in [*numbers.attacks, *numbers.verifiers]:
+            found = numbers.series(by, key, where.target, label, 0)
+            if found:
+                return [found[seed] for seed in sorted(found)]
+        return None
+
+    def measured(self, where: Where) -> Measured | None:
+        """Mean over seeds with its 95 % interval, in the paper's unit."""
+        series = self.series(where)
+        if series is None:
+            return None
+        found = series[0] if len(series) == 1 else average(series[0].name, series)
+        value, low, high = (where.times * end for end in (found.value, found.low, found.high))
+        return Measured(value=value, low=low, high=high, n=found.n, seeds=len(series))
+
+    def result(self) -> Result:
+        """Every cell of every table, and every claim."""
+        all_records = [numbers.record for numbers in self.numbers.values()]
+        return Result(
+            told=self.told,
+            seconds=sum(record.seconds for record in all_records),
+            hardware=_different(record.hardware for record in all_records),
+            versions=_different(record.versions for record in all_records),
+            cells=[cell for table in self.study.tables for cell in self._cells(table)],
+            claims=self._claims(),
+        )
+
+    def _cells(self, table: Table) -> Iterable[CellRow]:
+        for row, one in table.rows.items():
+            for column, other in table.columns.items():
+                published = table.published(row, column)
+                yield CellRow(
+                    table=table.title,
+                    row=row,
+                    column=column,
+                    published=published,
+                    measured=self.measured(one | other),
+                )
+
+    def _claims(self) -> list[ClaimRow]:
+        """Each claim by the interval of its sum, at a level that holds for all that could be measured together (Bonferroni)."""
+        found = [[(weight, self.series(where)) for weight, where in claim.terms] for claim in self.study.claims]
+        measured = sum(all(series for _, series in terms) for terms in found)
+        level = 1 - (1 - LEVEL) / max(1, measured)
+        rows = []
+        for claim, terms in zip(self.study.claims, found, strict=True):
+            complete = [(weight, series) for weight, series in terms if series]
+            sum_ = combination(claim.text, complete, level=level) if len(complete) == len(terms) else None
+            rows.append(_decided(claim, sum_, level))
+        return rows
+
+
+def _decided(claim: Claim, found: Measure | None, level: float) -> ClaimRow:
+    side, bound = claim.bound
+    head: dict[str, Any] = {"text": claim.text, "side": side, "bound": bound, "published": claim.printed}
+    if found is None:
+        return ClaimRow(**head, state="not run")
+    beyond, short = found.low > bound, found.high < bound
+    if side == "below":
+        beyond, short = short, beyond
+    state: State = "held" if beyond else "not held" if short else "not decidable"
+    return ClaimRow(**head, state=state, value=found.value, low=found.low, high=found.high, level=level)
+
+
+def _different(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each value once, in order."""
+    found: list[dict[str, Any]] = []
+    for value in values:
+        if value not in found:
+            found.append(value)
+    return found

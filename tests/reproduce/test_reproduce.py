@@ -1,0 +1,154 @@
+"""A study end to end: audits, tables beside the published numbers, claims, bundle; and every way in which it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from palimpsest import record as records
+from palimpsest.cli import main
+from palimpsest.errors import BadInput, PalimpsestError, UnknownName
+from palimpsest.measures.intervals import binomial
+from palimpsest.reproduce import Asked, again, chosen, reproduce, study
+from palimpsest.reproduce.bundle import export
+from palimpsest.reproduce.result import Result, read
+from palimpsest.store import Store
+from tests.reproduce.tiny import Tiny
+
+NAME = "tests.reproduce.tiny:Tiny"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Result]:
+    """Folder, store and result of one run."""
+    place = tmp_path_factory.mktemp("study")
+    out, store = place / "out", place / "store"
+    return out, store, reproduce(Tiny(), Asked(), Store(store), out, command="as asked")
+
+
+def test_cells_stand_beside_what_the_paper_prints_and_are_the_audits_own(made: tuple[Path, Path, Result]) -> None:
+    out, _, result = made
+    record = records.read(out / "parts" / "3-steps")
+    cells = {(cell.row, cell.column): cell for cell in result.cells if cell.table == "Table 0"}
+    assert [cells[row, "UA"].published for row in ("Original", "retrain", "FT")] == [None, 0.0, 40.0]
+    for row, target in (("Original", "original"), ("retrain", "retrained"), ("FT", "unlearned")):
+        cell = next(c for c in record.cells if c.attack == "uma" and c.target == target)
+        own = next(m for m in cell.measures if m.name == "uma.forget_accuracy" and m.at == {"epsilon": 0.1})
+        found = cells[row, "UA"].measured
+        assert found is not None
+        assert (found.value, found.low, found.high) == pytest.approx((100 * own.value, 100 * own.low, 100 * own.high))
+        assert (found.n, found.seeds) == (own.n, 1)
+    assert {cell.measured for cell in result.cells if cell.table == "Table 00"} == {None}
+
+
+def test_claims_are_decided_by_intervals_that_hold_together(made: tuple[Path, Path, Result]) -> None:
+    knows, retrained, nobody, nothing = made[2].claims
+    assert knows.state == "held"
+    assert retrained.state == "not held"
+    assert (retrained.published, retrained.side, retrained.bound) == (0.0, "above", 0.9)
+    assert nobody.state == "not run"
+    assert nobody.value is None
+    assert nothing.state == "not decidable", "a difference of nothing is neither above 0 nor below it"
+    assert knows.level == pytest.approx(1 - 0.05 / 3), "three claims could be measured"
+    assert retrained.value is not None
+    cell = next(c for c in made[2].cells if (c.table, c.row, c.column) == ("Table 0", "retrain", "UA"))
+    assert cell.measured is not None
+    if retrained.value in (0.0, 1.0):
+        assert retrained.high == pytest.approx(binomial(0, cell.measured.n, 1 - 0.05 / 3)[1])
+
+
+def test_a_second_run_makes_nothing_and_finds_the_same(made: tuple[Path, Path, Result], tmp_path: Path) -> None:
+    said: list[str] = []
+    found = reproduce(Tiny(), Asked(), Store(made[1]), tmp_path, say=said.append)
+    assert [line for line in said if line.startswith("made")] == 2 * [
+        "made 0 models and 0 score sets; the rest came from the store"
+    ]
+    assert (found.cells, found.claims) == (made[2].cells, made[2].claims)
+
+
+def test_the_page_shows_published_beside_measured_and_the_figure(made: tuple[Path, Path, Result]) -> None:
+    out, _, result = made
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for text in (
+        "Table 0",
+        "94.5",
+        "the retrained model knows the class",
+        "not held",
+        "not decidable",
+        "Figure 0",
+        "as asked",
+    ):
+        assert text in page
+    assert "Table 00: not run at this scale" in page
+    assert (out / "figures" / "curve-0.png").read_bytes().startswith(b"\x89PNG")
+    assert read(out) == result
+
+
+def test_a_bundle_is_recomputed_without_training_and_notices_every_change(
+    made: tuple[Path, Path, Result], tmp_path: Path
+) -> None:
+    bundle = tmp_path / "bundle"
+    files = export(made[0], bundle)
+    assert {path.suffix for path in files} == {".json", ".safetensors"}
+    one, found, same = again(bundle)
+    assert one == Tiny()
+    assert same
+    assert found.claims == made[2].claims
+    with pytest.raises(BadInput, match="not empty"):
+        export(made[0], bundle)
+    altered = json.loads((bundle / "study.json").read_text())
+    altered["cells"][0]["measured"]["value"] += 1
+    (bundle / "study.json").write_text(json.dumps(altered))
+    with pytest.raises(BadInput, match=r"study\.json: got another content"):
+        again(bundle)
+    (bundle / "manifest.json").unlink()
+    assert again(bundle)[2] is False, "a number that the scores do not give"
+    (bundle / "parts" / "3-steps" / "record.json").unlink()
+    with pytest.raises(BadInput, match=r"record\.json"):
+        again(bundle)
+
+
+def test_seeds_threads_data_and_single_audits_are_chosen() -> None:
+    found = chosen(Tiny(), Asked("paper", {"digits": "digits"}, ("1 steps",), seeds=5, threads=2))
+    assert list(found) == ["1 steps"]
+    assert (found["1 steps"].seeds, found["1 steps"].threads, found["1 steps"].limit) == (5, 2, 400)
+    with pytest.raises(UnknownName, match="--only"):
+        chosen(Tiny(), Asked(only=("2 steps",)))
+    with pytest.raises(UnknownName, match="--data"):
+        chosen(Tiny(), Asked(data={"cifar10": "."}))
+    with pytest.raises(UnknownName, match="--scale"):
+        chosen(Tiny(), Asked("tiny"))
+    with pytest.raises(PalimpsestError, match="uma-table1"):
+        study("uma-table0")
+
+
+def test_the_command_line_runs_exports_and_recomputes(
+    made: tuple[Path, Path, Result], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--store", str(made[1]), "--out", str(tmp_path / "out"), "--export", str(tmp_path / "b")]
+    assert main(["reproduce", NAME, *places]) == 0
+    told = capsys.readouterr().out
+    assert "Table 0: published | measured" in told
+    assert "not decidable" in told
+    assert main(["reproduce", NAME, "--from", str(tmp_path / "b")]) == 0
+    assert "recomputed from stored scores: the same numbers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["reproduce", "uma-table9"], "uma-table1"),
+        (["reproduce", NAME, "--data", "digits"], "expected NAME=WHERE"),
+        (["reproduce", NAME, "--data", "mnist=."], "--data"),
+        (["reproduce", NAME, "--scale", "large"], "small"),
+        (["reproduce", "all", "--only", "x"], "expected one study"),
+        (["reproduce", NAME, "--from", "nowhere"], "expected a folder that `palimpsest reproduce` wrote"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    told = capsys.readouterr().err
+    assert expected in told
+    assert len(told.strip().splitlines()) == 1

@@ -1,0 +1,76 @@
+"""A study of a few seconds on bundled digits, as a user might write one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from palimpsest.studies.base import Claim, Curve, Scale, Study, Table, Where
+
+UA = Where(measure="uma.forget_accuracy", at={"epsilon": 0.1}, times=100.0)
+MODELS = {
+    "Original": Where(target="original"),
+    "retrain": Where(target="retrained"),
+    "FT": Where("", "unlearned", "finetune"),
+}
+
+
+@dataclass(frozen=True)
+class Tiny(Study):
+    """Class 0 of digits by a linear model, at two numbers of attack steps."""
+
+    paper = "none, Table 0"
+    about = "a study for tests"
+    tables = (
+        Table(
+            "Table 0",
+            {name: where | Where("3 steps") for name, where in MODELS.items()},
+            {"TA": Where(measure="test_accuracy", times=100.0), "UA": UA},
+            {"Original": (95.0,), "retrain": (94.5, 0.0), "FT": (93.0, 40.0)},
+        ).within("3 steps"),
+        Table("Table 00", {"elsewhere": Where("nowhere", "retrained")}, {"UA": UA}, {"elsewhere": (1.0,)}),
+    )
+    curves = (
+        Curve(
+            "Figure 0",
+            "steps",
+            "forget accuracy",
+            {name: [(float(n), where | UA | Where(f"{n} steps")) for n in (1, 3)] for name, where in MODELS.items()},
+        ),
+    )
+    claims = (
+        Claim(
+            "the original knows its test records",
+            ((1.0, Where("3 steps", "original", "", "test_accuracy")),),
+            above=0.5,
+        ),
+        Claim(
+            "the retrained model knows the class", ((1.0, UA | Where("3 steps", "retrained")),), above=0.9, printed=0.0
+        ),
+        Claim("nobody knows", ((1.0, UA | Where("nowhere", "retrained")),), above=0.0),
+        Claim(
+            "FT lies exactly where it lies",
+            ((1.0, UA | Where("3 steps") | MODELS["FT"]), (-1.0, UA | Where("3 steps") | MODELS["FT"])),
+            above=0.0,
+        ),
+    )
+
+    def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
+        return {
+            f"{steps} steps": {
+                "data": "digits",
+                "limit": 200 if scale == "small" else 400,
+                "model": "linear",
+                "recipe": {"epochs": 3},
+                "forget": ["class=0"],
+                "unlearn": ["finetune"],
+                "attack": ["uma"],
+                "verify": [],
+                "seeds": 1,
+                "controls": 1,
+                "threads": 1,
+                "settings": {"finetune": {"epochs": 1}, "uma": {"epsilon": [0.1], "steps": steps}},
+            }
+            for steps in (1, 3)
+        }

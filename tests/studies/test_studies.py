@@ -1,0 +1,97 @@
+"""Every study that the package brings: its audits can be planned, and its tables, curves and claims point at what they measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from palimpsest.catalog import find, members
+from palimpsest.options import labelled, make_plan
+from palimpsest.presets import Choices
+from palimpsest.reproduce import Asked, chosen
+from palimpsest.studies.base import SCALES, Scale, Study, Where
+
+STUDIES = sorted(members("studies"))
+
+
+def made(name: str) -> Study:
+    one: Study = find("studies", name)()
+    return one
+
+
+def everywhere(one: Study) -> Iterator[Where]:
+    """All numbers that a study asks for."""
+    for table in one.tables:
+        yield from (row | column for row in table.rows.values() for column in table.columns.values())
+    for curve in one.curves:
+        yield from (where for points in curve.lines.values() for _, where in points)
+    for claim in one.claims:
+        yield from (where for _, where in claim.terms)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_audit_can_be_planned(name: str, scale: Scale) -> None:
+    plans = chosen(made(name), Asked(scale))
+    assert plans
+    for words in plans.values():
+        plan = make_plan(words)
+        assert plan.scale == scale
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", STUDIES)
+def test_what_is_asked_for_is_measured(name: str, scale: Scale) -> None:
+    """Of each audit that runs at this scale: the method is unlearned, the attack made, the radius among its own."""
+    one, plans = made(name), chosen(made(name), Asked(scale))
+    asked = [where for where in everywhere(one) if where.part in plans]
+    assert asked
+    for where in asked:
+        words: Choices = plans[where.part]
+        if where.target in ("unlearned", "bias-matched"):
+            assert where.method in labelled("unlearners", words.unlearn or ()), where
+        attack, dot, _ = where.measure.partition(".")
+        if dot:
+            assert attack in (words.attack or ()), where
+            radii = {0.0, *words.settings[attack]["epsilon"]}
+            assert set(where.at.values()) <= radii, where
+        assert where.measure, where
+        assert where.target, where
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_tables_and_claims_are_well_formed(name: str) -> None:
+    one = made(name)
+    assert one.paper
+    assert one.about
+    titles = [table.title for table in one.tables]
+    assert len(set(titles)) == len(titles)
+    for table in one.tables:
+        assert set(table.printed) <= set(table.rows)
+        assert all(len(numbers) <= len(table.columns) for numbers in table.printed.values())
+    assert len({claim.text for claim in one.claims}) == len(one.claims)
+    for claim in one.claims:
+        side, bound = claim.bound
+        if claim.printed is not None:
+            beyond = claim.printed > bound if side == "above" else claim.printed < bound
+            assert beyond, f"the paper's own numbers say so: {claim.text}"
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_claims_printed_sum_is_that_of_the_printed_numbers(name: str) -> None:
+    one = made(name)
+    printed = {
+        str(row | column): published / (row | column).times
+        for table in one.tables
+        for title, row in table.rows.items()
+        for head, column in table.columns.items()
+        if (published := table.published(title, head)) is not None
+    }
+    for claim in one.claims:
+        terms = [(weight, printed.get(str(where))) for weight, where in claim.terms]
+        if claim.printed is not None:
+            assert all(value is not None for _, value in terms), claim.text
+            assert sum(weight * (value or 0) for weight, value in terms) == pytest.approx(claim.printed), claim.text
+        else:
+            assert any(value is None for _, value in terms), f"printed, but not summed: {claim.text}"
