@@ -14,8 +14,8 @@ PASSES = ("epochs", "repair_epochs")
 
 @dataclass(frozen=True)
 class Space:
-    """ranges: field → lowest and highest value, tried on a logarithmic scale, between 0.5 and 1 of the distance from 1. epochs: most
-    passes; 0 where the method has none. passes: the field that says how many there are."""
+    """ranges: field → lowest and highest value, tried on a logarithmic scale (between 0.5 and 1: of the distance from 1). epochs:
+    most passes; 0 where the method has none. passes: the field that says how many there are."""
 
     ranges: dict[str, tuple[float, float]]
     epochs: int
