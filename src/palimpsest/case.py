@@ -28,6 +28,7 @@ class Case:
 
     subject: the model under test; `target` says what it stands for ("unlearned", or a control's name).
     requests: all requests granted so far; their ids are stored, never derived again.
+    seen: the model that the adversary is shown in the subject's place; None: the subject itself.
     controls: models retrained without the forgotten records, on the same split with other seeds.
     """
 
@@ -40,6 +41,7 @@ class Case:
     seed: int = 0
     unlearner: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    seen: Trained | None = None
     answers: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = field(
         default_factory=WeakKeyDictionary, repr=False, compare=False
     )  # posteriors already asked for; cases of one stage share them

@@ -16,6 +16,7 @@ from palimpsest.audit.plan import Imported, Plan, every_verifier
 from palimpsest.audit.policy import Policy
 from palimpsest.data import open_data
 from palimpsest.data.base import Dataset
+from palimpsest.defend.base import Defence
 from palimpsest.errors import BadInput, UnknownName
 from palimpsest.forget.selection import read_ids
 from palimpsest.forget.trained_on import recall
@@ -52,6 +53,7 @@ class Parts:
     unlearners: tuple[Unlearner, ...]
     attacks: tuple[Attack, ...]
     verifiers: tuple[Verifier, ...]
+    defences: tuple[Defence, ...] = ()
 
 
 def dataset(chosen: Choices) -> Dataset:
@@ -83,8 +85,9 @@ def parts(chosen: Choices, read: Callable[[], Split] | None = None, asked: Colle
     attacks = labelled("attacks", ATTACK if chosen.attack is None else chosen.attack)
     wanted = map(catalog.name_of, every_verifier()) if chosen.verify is None else chosen.verify
     verifiers = {ALWAYS: ALWAYS, **labelled("verifiers", wanted)}
+    defences = labelled("defences", chosen.defend or ())
     needed = _needed(unlearners.values())
-    named = {*ROLES, _data_name(str(chosen.data)), learner, *needed, *unlearners, *attacks, *verifiers}
+    named = {*ROLES, _data_name(str(chosen.data)), learner, *needed, *unlearners, *attacks, *verifiers, *defences}
     _check_names(chosen.settings, named | ({chosen.model} if chosen.model else {*MODELS.values()}), asked)
 
     def made(kind: str, named: Mapping[str, str]) -> tuple[Any, ...]:
@@ -97,6 +100,7 @@ def parts(chosen: Choices, read: Callable[[], Split] | None = None, asked: Colle
         "unlearners": made("unlearners", unlearners),
         "attacks": made("attacks", attacks),
         "verifiers": made("verifiers", verifiers),
+        "defences": made("defences", defences),
     }
     model = chosen.model
     if model is None:
@@ -130,6 +134,7 @@ def make_plan(
         unlearners=made.unlearners,
         attacks=made.attacks,
         verifiers=made.verifiers,
+        defences=made.defences,
         recipe=made.recipe,
         learner=learner,
         learners=learners,
@@ -272,6 +277,9 @@ def _check_imported(chosen: Choices) -> None:
     ):
         if not value:
             raise BadInput(name, got="nothing", expected="it, beside --original and --unlearned", do=do)
+    if chosen.defend:
+        do = "defend models that are trained and unlearned here"
+        raise BadInput("--defend", got=", ".join(chosen.defend), expected="nothing beside --original", do=do)
     if chosen.seeds not in (None, 1):
         expected = "1: weights from files are one draw, however often they are attacked"
         raise BadInput("--seeds", got=chosen.seeds, expected=expected, do="leave it out")

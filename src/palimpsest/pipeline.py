@@ -18,8 +18,9 @@ from palimpsest.audit.crew import Bench
 from palimpsest.audit.examine import examine, skip
 from palimpsest.audit.imported import imported_stage
 from palimpsest.audit.plan import Plan
+from palimpsest.audit.released import every_stage
 from palimpsest.audit.runnable import runnable
-from palimpsest.audit.stage import Stage, chosen_requests, homes, stages
+from palimpsest.audit.stage import Stage, chosen_requests, homes
 from palimpsest.audit.workshop import Workshop
 from palimpsest.errors import NothingAudited, StoreError
 from palimpsest.record import Record
@@ -99,12 +100,12 @@ def audit(
 
 
 def all_stages(plan: Plan, split: Split, shop: Workshop, seed: int) -> Iterator[Stage]:
-    """The stages of one seed: imported weights have one, a plan has one per learner and request."""
+    """The stages of one seed: imported weights have one, a plan has one per learner and request, and as many behind a release."""
     if plan.imported:
         yield imported_stage(plan, plan.imported, split, shop, seed)
     else:
         for home in homes(plan):
-            yield from stages(plan, home, split, shop, seed)
+            yield from every_stage(plan, home, split, shop, seed)
 
 
 def _refuse_early(plan: Plan, split: Split, shop: Workshop, out: Path) -> Plan:

@@ -45,6 +45,10 @@ class Task(ABC):
         """How far the outputs are from another model's posterior, per record; differentiable in `outputs`."""
 
     @abstractmethod
+    def distillation(self, student: nn.Module, teacher: nn.Module, batch: Batch, temperature: float) -> Tensor:
+        """How far the student's answers on a batch are from the teacher's: a mean over records, with gradient in the student."""
+
+    @abstractmethod
     def randomise(self, targets: Tensor, rng: torch.Generator) -> Tensor:
         """Targets drawn at random among all that are possible, the true one included."""
 
@@ -120,6 +124,13 @@ class Classification(Task):
     def divergence(self, outputs: Float[Tensor, "n k"], posterior: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
         """KL(posterior ‖ softmax(outputs)), in nats."""
         return F.kl_div(F.log_softmax(outputs, 1), posterior, reduction="none").sum(1)
+
+    def distillation(self, student: nn.Module, teacher: nn.Module, batch: Batch, temperature: float) -> Tensor:
+        """T²·KL(teacher ‖ student) between posteriors at temperature T, in nats (Hinton et al. 2015)."""
+        with torch.no_grad():
+            wanted = F.log_softmax(self.outputs(teacher, batch) / temperature, 1)
+        found = F.log_softmax(self.outputs(student, batch) / temperature, 1)
+        return F.kl_div(found, wanted, reduction="batchmean", log_target=True) * temperature**2
 
     def randomise(self, targets: Int[Tensor, " n"], rng: torch.Generator) -> Int[Tensor, " n"]:
         drawn = torch.randint(self.classes, targets.shape, generator=rng, device=rng.device)

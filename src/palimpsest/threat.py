@@ -161,7 +161,7 @@ class View:
         if threat.models in ("before", "both"):
             self._models["before"] = access(case.original)
         if threat.models in ("after", "both"):
-            self._models["after"] = access(case.subject)
+            self._models["after"] = access(case.seen or case.subject)
         self._known = {name: KNOWABLE[name](case) for name in threat.knows}
 
     def _model(self, when: str) -> Any:

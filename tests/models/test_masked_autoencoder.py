@@ -166,6 +166,7 @@ def test_training_is_deterministic() -> None:
     ("changes", "message"),
     [
         ({"patch": 3}, "patches: got patches of 3×3 and records of shape (3, 8, 12), expected images"),
+        ({"shape": (3, 8, 0)}, "patches: got patches of 2×2 and records of shape (3, 8, 0), expected images"),
         ({"patch": 0}, "patch: got 0, expected 1 or more"),
         ({"depth": 0}, "depth: got 0, expected 1 or more"),
         ({"decoder_depth": 0}, "decoder depth: got 0, expected 1 or more"),

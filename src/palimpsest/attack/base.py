@@ -54,7 +54,7 @@ class Attack(Checked, ABC):
     @final
     def run(self, case: Case, *, rng: Rng) -> tuple[Guess, Scores]:
         """The adversary observes its view and guesses; the evaluator scores. Models keep weights, modes and requires_grad."""
-        models = [trained.model for trained in (case.original, case.subject, *case.controls)]
+        models = [trained.model for trained in (case.original, case.subject, case.seen, *case.controls) if trained]
         before = [_state(model) for model in models]
         view = View(self.threat, case)
         guess = self.observe(view, rng=rng)

@@ -14,7 +14,8 @@ from palimpsest.audit.crew import Bench, Crew
 from palimpsest.audit.examine import examine_seat, seats
 from palimpsest.audit.imported import imported_stage
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import Stage, fits, home_of, homes, stages
+from palimpsest.audit.released import every_stage
+from palimpsest.audit.stage import Stage, fits, home_of, homes
 from palimpsest.audit.workshop import Workshop
 from palimpsest.types import Split
 from palimpsest.workers import Workers
@@ -32,7 +33,7 @@ class Round:
         if plan.imported:
             return iter([imported_stage(plan, plan.imported, split, shop, self.seed)])
         home = home_of(plan, self.home)
-        return stages(
+        return every_stage(
             plan, replace(home, methods={label: home.methods[label] for label in self.labels}), split, shop, self.seed
         )
 

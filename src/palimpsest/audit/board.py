@@ -54,6 +54,7 @@ class Board:
         settings: Mapping[str, Any],
         by_settings: Mapping[str, Any],
         learner: str,
+        defence: str | None = None,
         seconds: float,
         cost: Cost,
         key: str,
@@ -65,7 +66,7 @@ class Board:
         self.measures[place] = {measure.key: measure for measure in measures}
         self.cells.append(
             Cell(
-                **self._head(place, attack, settings, by_settings, learner),
+                **self._head(place, attack, settings, by_settings, learner, defence),
                 seconds=seconds,
                 cost=vars(cost),
                 scores=key,
@@ -82,15 +83,21 @@ class Board:
         settings: Mapping[str, Any],
         by_settings: Mapping[str, Any],
         learner: str,
+        defence: str | None = None,
         skipped: bool = False,
     ) -> None:
         """A cell that failed or was skipped: it stays in the record with its reason, and without measures."""
-        head = self._head(place, attack, settings, by_settings, learner)
+        head = self._head(place, attack, settings, by_settings, learner, defence)
         self.cells.append(Cell(**head, status="skipped" if skipped else "failed", reason=reason))
 
     @staticmethod
     def _head(
-        place: Place, attack: bool, settings: Mapping[str, Any], by_settings: Mapping[str, Any], learner: str
+        place: Place,
+        attack: bool,
+        settings: Mapping[str, Any],
+        by_settings: Mapping[str, Any],
+        learner: str,
+        defence: str | None,
     ) -> dict[str, Any]:
         return {
             "unlearner": "" if place.target in SHARED else place.label,
@@ -100,6 +107,7 @@ class Board:
             "attack": place.by if attack else None,
             "verifier": None if attack else place.by,
             "attack_settings": dict(by_settings),
+            "defence": defence,
             "seed": place.seed,
             "target": place.target,
             "replica": place.replica,

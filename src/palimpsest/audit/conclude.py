@@ -52,7 +52,11 @@ def conclude(
     if plan.imported:
         warnings += _of_imported(plan.imported, stages[0])
     others = {
-        home.name: {"learner": identity(home.learner), "recipe": identity(home.recipe)}
+        home.name: {
+            "learner": identity(home.learner),
+            "recipe": identity(home.recipe),
+            **({"release": identity(home.release)} if home.release else {}),
+        }
         for home in {stage.home.name: stage.home for stage in stages if stage.home.name}.values()
     }
     trained_here = not plan.imported or plan.imported.retrain
@@ -121,7 +125,10 @@ def _subject(label: str, mine: Sequence[Stage]) -> judge.Subject:
     identical = bool(alive) and all(same_weights(stage.original.trained.model, m.trained.model) for stage, m in alive)
     class_wise = bool(mine[0].forgotten_classes)
     settings, home = mine[0].settings.get(label, {}), mine[0].home
-    return judge.Subject(label, settings, mine[0].index, class_wise, home.told, home.name, identical, tuple(failures))
+    defence = mine[0].defence(label)
+    return judge.Subject(
+        label, settings, mine[0].index, class_wise, home.told, home.name, identical, defence, tuple(failures)
+    )
 
 
 def _data(split: Split, plan: Plan) -> dict[str, Any]:

@@ -45,7 +45,7 @@ def seats(stage: Stage) -> Iterator[Seat]:
         about = {"controls": [other.key for other in others]}
         return Seat(target, made, lambda: stage.case(made, target, others), about, label, replica)
 
-    yield seat("original", stage.original, stage.controls)
+    yield seat("original", stage.served or stage.original, stage.controls)
     for replica, control in enumerate(stage.controls):
         yield seat("retrained", control, tuple(c for c in stage.controls if c is not control), replica=replica)
     for label, made in stage.unlearned.items():
@@ -61,17 +61,24 @@ def seats(stage: Stage) -> Iterator[Seat]:
 def _matched(stage: Stage, label: str, made: Made, replica: int) -> Seat:
     """A retrained control with its forgotten classes' biases shifted to this method's logit gap."""
     retrained = stage.controls[replica]
-    key = digest({"bias-matched": retrained.key, "to": made.key, "requests": _requests(stage)})
-
-    def build() -> Any:
-        return bias_matched(stage.case(made, "unlearned"), retrained.trained)
-
-    shifted = Made(key, build, retrained.ids, np.union1d(retrained.holds, made.holds))
+    shifted = _shifted(stage, retrained, made)
+    if stage.behind:
+        plain = _shifted(stage, stage.behind[retrained.key], stage.behind[made.key])
+        stage = replace(stage, behind={shifted.key: plain})
 
     def case() -> Case:
         return stage.case(shifted, "bias-matched", stage.controls)
 
     return Seat("bias-matched", shifted, case, {"controls": []}, label, replica)
+
+
+def _shifted(stage: Stage, retrained: Made, subject: Made) -> Made:
+    key = digest({"bias-matched": retrained.key, "to": subject.key, "requests": _requests(stage)})
+
+    def build() -> Any:
+        return bias_matched(stage.case(subject, "unlearned"), retrained.trained)
+
+    return Made(key, build, retrained.ids, np.union1d(retrained.holds, subject.holds))
 
 
 def _placebo(stage: Stage, label: str, made: Made) -> Seat:
@@ -125,7 +132,7 @@ def examine(plan: Plan, stage: Stage, shop: Workshop, board: Board) -> None:
 def examine_seat(plan: Plan, stage: Stage, seat: Seat, shop: Workshop, board: Board) -> None:
     """Puts the cells of one model on the board."""
     for by in examiners(plan):
-        if _applies(by, seat):
+        if _applies(by, seat) and (not stage.home.unknown or _tells(by)):
             _cell(plan, stage, seat, by, shop, board)
 
 
@@ -142,6 +149,11 @@ def _applies(by: Attack | Verifier, seat: Seat) -> bool:
     return True
 
 
+def _tells(by: Attack | Verifier) -> bool:
+    """Whether it is another attack by one who does not know of a release; accuracies too, as no verdict is without them."""
+    return by.threat.sees == "weights" if isinstance(by, Attack) else name_of(by) == "accuracy"
+
+
 def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Workshop, board: Board) -> None:
     place = Place(name_of(by), seat.target, stage.seed, seat.label, stage.index, seat.replica)
     head = _head(stage, by, seat.label)
@@ -155,6 +167,8 @@ def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Wor
         "target": "placebo" if seat.target == "placebo" else "",
         "controls": seat.about["controls"] if isinstance(by, Verifier) and by.needs_control else [],
     }
+    if isinstance(by, Attack) and stage.behind:
+        about["seen"] = [made.key for made in stage.behind.values()]
     holds = [*seat.made.holds.tolist(), *stage.original.holds.tolist()]
     pictured = stage.split.kind == "image" and stage.seed == plan.seeds[0]
     try:
@@ -196,4 +210,5 @@ def _head(stage: Stage, by: Attack | Verifier, label: str) -> dict[str, Any]:
         "settings": stage.settings.get(label, {}),
         "by_settings": settings_of(by),
         "learner": stage.home.told,
+        "defence": stage.defence(label),
     }

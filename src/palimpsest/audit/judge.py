@@ -33,6 +33,7 @@ class Subject:
     learner: str = "plain"
     home: str = ""
     identical: bool = False
+    defence: str | None = None
     failed: tuple[str, ...] = ()
 
 
@@ -165,6 +166,7 @@ def verdict(policy: Policy, subject: Subject, found: Evidence) -> VerdictRow:
         unlearner=subject.label,
         settings=dict(subject.settings),
         request=subject.request,
+        defence=subject.defence,
         verdict=finding,
         because=list(because),
     )

@@ -10,6 +10,7 @@ from typing import Any
 from palimpsest.attack.base import Attack
 from palimpsest.audit.policy import Policy
 from palimpsest.data.base import Dataset
+from palimpsest.defend.base import Defence, Guard, ModelRelease
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Learner
 from palimpsest.learn.plain import Plain
@@ -46,10 +47,10 @@ class Imported:
 class Plan:
     """Data, model, what to forget and how, what to attack with, over which seeds.
 
-    forget: selections, in the order of the requests. learners: those that single methods need, by name, beside the audit's own.
-    optional: labels of methods that are skipped where the case is not theirs. skipped: label → why. controls: retrained models per
-    seed and learner. threads: None leaves torch's own number.
-    tuned: how the methods' settings were found (`tuning.Tuned.told` by method), for the record.
+    forget: selections, in the order of the requests. defences: every method is tried with each of them too, where it fits.
+    learners: those that single methods need, by name, beside the audit's own. optional: labels of methods that are skipped where
+    the case is not theirs. skipped: label → why. controls: retrained models per seed and learner. threads: None leaves torch's
+    own number. tuned: how the methods' settings were found (`tuning.Tuned.told` by method), for the record.
     """
 
     data: Dataset
@@ -58,6 +59,7 @@ class Plan:
     unlearners: tuple[Unlearner, ...]
     attacks: tuple[Attack, ...]
     verifiers: tuple[Verifier, ...] = field(default_factory=every_verifier)
+    defences: tuple[Defence, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
     learner: Learner = field(default_factory=Plain)
     learners: Mapping[str, Learner] = field(default_factory=dict)
@@ -71,6 +73,14 @@ class Plan:
     threads: int | None = None
     scale: str = "custom"
     tuned: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def guards(self) -> tuple[Guard, ...]:
+        return tuple(defence for defence in self.defences if isinstance(defence, Guard))
+
+    @property
+    def releases(self) -> tuple[ModelRelease, ...]:
+        return tuple(defence for defence in self.defences if isinstance(defence, ModelRelease))
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):

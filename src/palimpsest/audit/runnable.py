@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import homes
+from palimpsest.audit.stage import homes, labels
+from palimpsest.defend.base import Guarded
 from palimpsest.errors import BadInput
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
@@ -20,6 +21,7 @@ def runnable(plan: Plan, split: Split, task: Classification) -> Plan:
     cannot be built.
     """
     skipped, rng = dict(plan.skipped), Rng(plan.seeds[0])
+    _check_guards(plan)
     single = plan.model.build(task, rng)
     for home in homes(plan):
         try:
@@ -38,3 +40,10 @@ def runnable(plan: Plan, split: Split, task: Classification) -> Plan:
                     raise
                 skipped[label] = str(error)
     return replace(plan, skipped=skipped)
+
+
+def _check_guards(plan: Plan) -> None:
+    """Raises BadInput for a guard that fits none of the plan's methods, with what it says of the first."""
+    for guard in plan.guards:
+        if not any(isinstance(one, Guarded) and one.guard == guard for one in labels(plan).values()):
+            guard.check(plan.unlearners[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -16,7 +17,8 @@ from palimpsest.audit.plan import Plan
 from palimpsest.audit.workshop import Made, Workshop
 from palimpsest.case import Case, classes_gone
 from palimpsest.catalog import name_of, settings_of
-from palimpsest.errors import PalimpsestError, StoreError
+from palimpsest.defend.base import Guarded, ModelRelease
+from palimpsest.errors import BadInput, PalimpsestError, StoreError
 from palimpsest.forget.selection import select
 from palimpsest.learn.base import Learner
 from palimpsest.learn.recipe import Recipe
@@ -33,13 +35,16 @@ FAILURES = (PalimpsestError, RuntimeError, ArithmeticError, ValueError, np.linal
 class Home:
     """A way of training with the methods, by label, that unlearn its models: an original and retrained controls of their own.
 
-    name: of the learner, and of what differs in its recipe; empty where both are the audit's own.
+    name: of the learner, and of what differs in its recipe; empty where both are the audit's own. release: what stands between its
+    models and the world; unknown: whether an attacker does not know of it.
     """
 
     name: str
     learner: Learner
     recipe: Recipe
     methods: Mapping[str, Unlearner] = field(default_factory=dict)
+    release: ModelRelease | None = None
+    unknown: bool = False
 
     @property
     def told(self) -> str:
@@ -49,7 +54,11 @@ class Home:
 
 @dataclass(frozen=True)
 class Stage:
-    """The original, its retrained controls and the unlearned models (or why there is none) after `requests`, all of one learner."""
+    """The original, its retrained controls and the unlearned models (or why there is none) after `requests`, all of one learner.
+
+    served: what takes the original's seat where a release stands before it. behind: key of a released model → the model that an
+    attacker takes it for who does not know of the release.
+    """
 
     seed: int
     split: Split
@@ -59,6 +68,8 @@ class Stage:
     unlearned: Mapping[str, Made | Exception]
     home: Home
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    served: Made | None = None
+    behind: Mapping[str, Made] = field(default_factory=dict)
     answers: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = field(default_factory=WeakKeyDictionary, repr=False)
 
     @property
@@ -68,6 +79,7 @@ class Stage:
     def case(self, subject: Made, target: str, others: tuple[Made, ...] | None = None) -> Case:
         """What the evaluator knows, with this subject; controls other than the subject."""
         controls = self.controls if others is None else others
+        seen = self.behind.get(subject.key)
         return Case(
             self.split,
             self.requests,
@@ -77,7 +89,15 @@ class Stage:
             tuple(control.trained for control in controls),
             self.seed,
             answers=self.answers,
+            seen=seen.trained if seen else None,
         )
+
+    def defence(self, label: str) -> str | None:
+        """The defence that this method's model stands behind."""
+        if self.home.release is not None:
+            return name_of(self.home.release)
+        unlearner = self.home.methods.get(label)
+        return name_of(unlearner.guard) if isinstance(unlearner, Guarded) else None
 
     @cached_property
     def forgotten(self) -> set[str]:
@@ -97,7 +117,16 @@ class Stage:
 
 
 def labels(plan: Plan) -> dict[str, Unlearner]:
-    """Label → unlearner; a method that appears twice gets a number."""
+    """Label → unlearner; a method that appears twice gets a number, and a guarded one stands beside it as `method+guard`."""
+    found = _named(plan)
+    for guard in plan.guards:
+        for label, unlearner in _named(plan).items():
+            with suppress(BadInput):  # not one for this guard
+                found[f"{label}+{name_of(guard)}"] = Guarded(unlearner, guard)
+    return found
+
+
+def _named(plan: Plan) -> dict[str, Unlearner]:
     found: dict[str, Unlearner] = {}
     for unlearner in plan.unlearners:
         name = name_of(unlearner)

@@ -16,9 +16,10 @@ from torch import Tensor
 from palimpsest.attack.base import Attack, Guess
 from palimpsest.case import Case
 from palimpsest.catalog import identity
+from palimpsest.defend.base import ModelRelease
 from palimpsest.errors import PalimpsestError
 from palimpsest.learn.base import Learner, Trained
-from palimpsest.learn.loop import Checkpoint
+from palimpsest.learn.loop import Checkpoint, Meter
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.base import Model
 from palimpsest.models.files import not_finite
@@ -143,6 +144,42 @@ class Workshop:
             return replace(before.trained, model=model, ids=ids, kept=kept, budget=budget, cost=_cost(artifact))
 
         return Made(artifact.key, load, ids, holds, _cost(artifact))
+
+    def release(self, release: ModelRelease, before: Made, retain: Examples, rng: Rng) -> Made:
+        """The model as it is served through `release`; what models of a situation share of it is made once, from the retain set."""
+        spec = self._spec(rng, release=identity(release))
+        spec["ids"] = digest(sorted(retain.ids.tolist()))
+        found = self.store.get("release", spec)
+        if found is None:
+            self._open()
+            found = self._prepared(release, before, retain, rng, spec)
+        artifact = found
+
+        def load() -> Trained:
+            part = release.part(before.trained)
+            self._fill(part, artifact)
+            model = release.release(part, before.trained.model).to(self.device).eval()
+            return replace(before.trained, model=model, cost=before.cost + _cost(artifact))
+
+        key = digest({"release": artifact.key, "of": before.key})
+        holds = np.union1d(before.holds, retain.ids)
+        return Made(key, load, before.ids, holds, before.cost + _cost(artifact))
+
+    def _prepared(
+        self, release: ModelRelease, before: Made, retain: Examples, rng: Rng, spec: dict[str, Any]
+    ) -> Artifact:
+        """Trains what models share of a release and keeps it. Raises PalimpsestError where it is not finite."""
+        meter = Meter(device=self.device)
+        with rng.child("weights").ambient():
+            part = release.part(before.trained).to(self.device)
+        start = {name: value.clone() for name, value in part.state_dict().items()}
+        release.prepare(part, before.trained, retain, rng=rng, meter=meter)
+        bad = not_finite(part.state_dict(), start)
+        if bad:
+            raise PalimpsestError(f"got weights that are not finite in {bad[0]}, expected finite ones; lower its rate")
+        self.made["models"] += 1
+        tensors = {f"model/{name}": value for name, value in part.state_dict().items()}
+        return self.store.put("release", spec, tensors, {"cost": vars(meter.cost)}, retain.ids.tolist())
 
     def attack(
         self,

@@ -88,7 +88,7 @@ def choose(given: Mapping[str, Any], settings: str | None, sets: list[str] | Non
     from palimpsest.options import assignments
 
     values = {name: value for name, value in given.items() if value}
-    for name in ("unlearn", "attack", "verify"):
+    for name in ("unlearn", "attack", "verify", "defend"):
         if given.get(name) is not None:
             values[name] = [part for part in given[name].split(",") if part.strip()]
     if "recipe" in values:

@@ -25,6 +25,7 @@ def audit(
     verify: Annotated[
         str | None, typer.Option(metavar="A,B", help="Verifiers (default: all), beside accuracy.")
     ] = None,
+    defend: Annotated[str | None, typer.Option(metavar="A,B", help="Defences, each tried on every method.")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="N", help="Seeds of everything random (default 3).")] = None,
     controls: Annotated[str | None, typer.Option(metavar="N", help="Retrained controls a seed (default 2).")] = None,
     learner: words.Learner = None,
@@ -73,7 +74,8 @@ def audit(
         raise UnknownName("--require", got=str(require), known=["forgotten"])
     given = {
         "data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "forget": forget,
-        "unlearn": unlearn, "attack": attack, "verify": verify, "seeds": seeds, "controls": controls, "threads": threads,
+        "unlearn": unlearn, "attack": attack, "verify": verify, "defend": defend,
+        "seeds": seeds, "controls": controls, "threads": threads,
     }  # fmt: skip
     imported = None
     if original or unlearned or retrained or train_ids or retrain_control:

@@ -166,7 +166,7 @@ def visible(x: Tensor, mask: Tensor) -> Tensor:
 
 def grid(shape: tuple[int, ...], patch: int) -> tuple[int, int]:
     """Rows and columns of patches in an image (channels, height, width)."""
-    if len(shape) != 3 or patch < 1 or shape[1] % patch or shape[2] % patch:
+    if len(shape) != 3 or min(*shape, patch) < 1 or shape[1] % patch or shape[2] % patch:
         expected = "images (channels, height, width) that the patch divides"
         raise BadInput("patches", got=f"patches of {patch}×{patch} and records of shape {shape}", expected=expected)
     return shape[1] // patch, shape[2] // patch

@@ -52,8 +52,8 @@ class Told(_Strict):
 class Choices(BaseModel):
     """Everything is optional; what is left out is filled in by `options.plan`.
 
-    data, model, learner, unlearn, attack, verify: names as `palimpsest list` shows them, or `my_module:MyClass`. limit: at most
-    this many training records. recipe: fields of the recipe. forget: selections, one request each, in order. seeds: how
+    data, model, learner, unlearn, attack, verify, defend: names as `palimpsest list` shows them, or `my_module:MyClass`. limit:
+    at most this many training records. recipe: fields of the recipe. forget: selections, one request each, in order. seeds: how
     many, counted from 0. controls: retrained models per seed. threads: of torch; none: its own choice. settings: name of a part →
     its fields. about, scale: what a preset says of itself. tuned: what `palimpsest tune` says of how it found the settings.
     """
@@ -71,6 +71,7 @@ class Choices(BaseModel):
     unlearn: tuple[str, ...] | None = None
     attack: tuple[str, ...] | None = None
     verify: tuple[str, ...] | None = None
+    defend: tuple[str, ...] | None = None
     seeds: int | None = Field(None, ge=1)
     controls: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)

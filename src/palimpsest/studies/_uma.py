@@ -87,6 +87,11 @@ def forget_accuracy(epsilon: int, of: Where) -> Where:
     return of | Where(measure=UA, at={"epsilon": {0: 0.0, 8: EPSILONS[0], 16: EPSILONS[1]}[epsilon]})
 
 
+def test_accuracy(of: Where) -> Where:
+    """TA."""
+    return of | Where(measure=TA)
+
+
 def rows(*, matched: bool) -> dict[str, Where]:
     """The paper's rows; with `matched` each method's bias-matched control after it, which the paper does not have."""
     found = {"Original": Where(target="original"), "retrain": Where(target="retrained")}

@@ -30,6 +30,7 @@ class Unlearner(Checked, ABC):
     guarantee: "exact" (the distribution of retraining), "certified" (with a stated budget) or "none".
     needs: name of the learner that must have trained the model; empty for any. needs_recipe: settings of the recipe that it must
     have trained with. mixes: whether records may mix in the model, as in batch norm, or chance play a part, as in dropout.
+    trains_on_forget: whether it takes steps on `task.loss` or `task.distillation` of forget batches, which a guard may then change.
     aliases: names the papers use. paper, deviations (from it), spends (what it costs), use (when to use it): one line each, for
     `docs/methods.md`.
     """
@@ -40,6 +41,7 @@ class Unlearner(Checked, ABC):
     needs: ClassVar[str] = ""
     needs_recipe: ClassVar[Mapping[str, Any]] = {}
     mixes: ClassVar[bool] = True
+    trains_on_forget: ClassVar[bool] = False
     aliases: ClassVar[tuple[str, ...]] = ()
     about: ClassVar[str] = ""
     paper: ClassVar[str] = ""

@@ -23,6 +23,7 @@ class GradientAscent(Unlearner):
     class of CIFAR-10 in ResNet-18; for records drawn at random the public code searches the rate.
     """
 
+    trains_on_forget = True
     aliases = ("GA",)
     about = "ascend the loss on the forget set only"
     paper = "Graves et al. 2021; Thudi et al. 2022"

@@ -24,6 +24,7 @@ class NegativeGradient(Unlearner):
     α too small, or too many epochs, the ascent wins and the model is destroyed.
     """
 
+    trains_on_forget = True
     aliases = ("NegGrad+", "NGP")
     about = "descend on the retain set, ascend on the forget set"
     paper = "Kurmanji et al. 2023; NGP in the poisoning paper"

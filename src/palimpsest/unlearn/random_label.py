@@ -26,6 +26,7 @@ class RandomLabel(Unlearner):
     on, and what the model says of them may tell them apart from records that it never saw.
     """
 
+    trains_on_forget = True
     aliases = ("RL",)
     about = "random labels for the forget set, then the retain set"
     paper = "Golatkar et al. 2020"

@@ -27,6 +27,7 @@ class SalUn(Unlearner):
     bit-identical. Batch norm's running statistics are no weights and do move. Guarantees nothing.
     """
 
+    trains_on_forget = True
     aliases = ("SalUn",)
     about = "random labels under a weight saliency mask"
     paper = "Fan et al. 2024"

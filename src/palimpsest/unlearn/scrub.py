@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palimpsest.catalog import setting
@@ -16,7 +15,7 @@ from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter, shuffled
 from palimpsest.rng import Rng
 from palimpsest.task import Task
-from palimpsest.types import Batch, Examples
+from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner, train_mode
 
 
@@ -31,6 +30,7 @@ class Scrub(Unlearner):
     Guarantees nothing.
     """
 
+    trains_on_forget = True
     aliases = ("SCRUB", "SCRUB+R")
     about = "away from a teacher on the forget set, back to it on the retain set"
     paper = "Kurmanji et al. 2023"
@@ -86,11 +86,11 @@ class Scrub(Unlearner):
             if epoch < self.max_epochs:
                 train_mode(model, len(forget), self.forget_batch_size)
                 for batch in shuffled(forget, self.forget_batch_size, stream.child("forget"), name="scrub: forget"):
-                    away = -self.distance(trained.task, model, teacher, batch)
+                    away = -trained.task.distillation(model, teacher, batch, self.temperature)
                     meter.step(away, moves, len(batch))
             train_mode(model, len(retain), self.batch_size)
             for batch in shuffled(retain, self.batch_size, stream.child("retain"), name="scrub: retain"):
-                back = self.alpha * self.distance(trained.task, model, teacher, batch)
+                back = self.alpha * trained.task.distillation(model, teacher, batch, self.temperature)
                 meter.step(self.gamma * trained.task.loss(model, batch) + back, moves, len(batch))
             if alike is not None:
                 state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -110,13 +110,6 @@ class Scrub(Unlearner):
             got = "no validation record of the forgotten classes"
             raise BadInput("scrub.rewind", got=got, expected="at least one", do="hold out more, or set rewind=false")
         return trained.validation.take(of_classes.nonzero().flatten().tolist())
-
-    def distance(self, task: Task, student: nn.Module, teacher: nn.Module, batch: Batch) -> Tensor:
-        """T²·KL(teacher ‖ student) at temperature T, mean over the batch, with gradient in the student."""
-        with torch.no_grad():
-            wanted = F.log_softmax(task.outputs(teacher, batch) / self.temperature, 1)
-        found = F.log_softmax(task.outputs(student, batch) / self.temperature, 1)
-        return F.kl_div(found, wanted, reduction="batchmean", log_target=True) * self.temperature**2
 
     def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         if self.optimizer == "adam":
