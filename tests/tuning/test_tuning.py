@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from palimpsest.presets import choices, read
 from palimpsest.store import Store
 from palimpsest.task import Classification
 from palimpsest.tuning.arena import Arena, elsewhere, for_tuning
+from palimpsest.tuning.search import _most
 from palimpsest.tuning.space import Space
 from palimpsest.unlearn.amnesiac import Amnesiac
 from palimpsest.unlearn.exact_unlearning_k import ExactUnlearningK
@@ -171,6 +173,30 @@ def test_a_run_beyond_the_budget_and_a_failed_one_have_reasons_and_no_number(tmp
 def test_samples_shrink_to_the_budget(tmp_path: Path) -> None:
     (tuned,) = tuning.tune(plan(unlearners=(Fisher(),), controls=1), Store(tmp_path), trials=1, seeds=1, share=0.2)
     assert tuned.best.settings["samples"] < 20
+
+
+@pytest.mark.parametrize(
+    ("cost", "expected"),
+    [
+        (lambda n: 2 * n, 500),
+        (lambda n: 300 + 2 * n, 350),
+        (lambda n: n // 10, 4000),
+        (lambda n: 5000, 62),
+        (lambda n: n * n, 62),
+    ],
+)
+def test_the_most_samples_are_found_from_below(cost: Callable[[int], int], expected: int) -> None:
+    """Never by trying what costs far more than is allowed, as a curvature over all records would."""
+    tried: list[int] = []
+
+    def spent(samples: int) -> int:
+        tried.append(samples)
+        return cost(samples)
+
+    found = _most(spent, 4000, 1000.0)
+    assert found == pytest.approx(expected, rel=0.15)
+    assert len(tried) <= 5
+    assert sum(map(cost, tried)) <= 6000
 
 
 def test_the_file_is_what_an_audit_takes(tmp_path: Path) -> None:

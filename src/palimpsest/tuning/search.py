@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -136,16 +136,29 @@ def within(plan: Plan, bench: Bench, piece: Piece) -> dict[str, Any]:
     def spent(samples: int) -> int:
         return there.unlearned(dataclasses.replace(unlearner, **{**settings, "samples": samples})).cost.samples
 
-    allowed, half = place.share * there.stage.original.cost.samples, max(1, whole // 2)
+    allowed = place.share * there.stage.original.cost.samples
     try:
-        most, less = spent(whole), spent(half)
+        samples = _most(spent, whole, allowed)
     except FAILURES:  # the first trial will say so
         return {}
-    if most <= allowed or whole == half:
-        return {} if whole == own else {"samples": whole}
-    each = (most - less) / (whole - half)
-    fixed = most - each * whole  # what does not fall with the number of samples
-    return {"samples": max(1, int((allowed - fixed) / each) if each > 0 else half)}
+    return {} if samples == own else {"samples": samples}
+
+
+def _most(spent: Callable[[int], int], whole: int, allowed: float) -> int:
+    """About as many samples of at most `whole` as cost what is allowed, found from below: a trial costs little more than that."""
+    samples = max(1, whole // 64)
+    cost = spent(samples)
+    for _ in range(4):
+        more = min(
+            whole, int(samples * allowed / max(1, cost))
+        )  # costs grow no faster than the samples, but for a fixed part
+        if more < 1.05 * samples:
+            break
+        dearer = spent(more)
+        if dearer > 1.05 * allowed:
+            break
+        samples, cost = more, dearer
+    return samples
 
 
 def attempt(plan: Plan, bench: Bench, piece: Piece) -> Tried:
