@@ -35,7 +35,7 @@ from art.estimators.classification import PyTorchClassifier
 from torch import Tensor, nn
 
 from palimpsest.attack.folding import frozen
-from palimpsest.attack.residual.uma import kl, recovered
+from palimpsest.attack.residual.base import kl, recovered
 from palimpsest.attack.search import Found, prepare, search
 from palimpsest.audit.workshop import Workshop
 from palimpsest.data.hub import Hub

@@ -6,6 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
+from palimpsest.attack.residual.square import Square
+from palimpsest.attack.residual.transfer import Transfer
+from palimpsest.attack.residual.uma import Uma
 from palimpsest.audit import checks
 from palimpsest.audit.board import Board, Place
 from palimpsest.measures.intervals import share
@@ -29,15 +33,24 @@ def test_weaker_than_larger_epsilon() -> None:
     assert checks.weaker_than_larger_epsilon(rising) == []
 
 
-def test_black_box_beats_white_box() -> None:
-    sees = {"confidence_membership": "posterior", "uma": "weights"}
-    board = board_with(
-        Place("confidence_membership", "unlearned", 0, "salun"), ("confidence_membership.mia_member_rate", 95, 100, {})
-    )
-    white = Place("uma", "unlearned", 0, "salun")
-    for hits, expected in ((20, ["black-box-beats-white-box"]), (99, [])):
-        board.measures[white] = board_with(white, ("uma.mia_member_rate", hits, 100, {"epsilon": 0.03})).measures[white]
-        assert [w.name for w in checks.black_beats_white(board, sees)] == expected
+def test_an_attack_on_the_models_own_weights_should_not_lose() -> None:
+    """To one that sees answers, nor to one that sees another model; at the same radius where the weaker one has a radius."""
+    threats = {cls.__name__.lower(): cls.threat for cls in (Uma, Square, Transfer)}
+    threats["confidence_membership"] = ConfidenceMembership.threat
+    for by, at, name, warned in (
+        ("confidence_membership", {}, "mia_member_rate", "black-box-beats-white-box"),
+        ("square", {"epsilon": 0.03}, "forget_accuracy", "black-box-beats-white-box"),
+        ("transfer", {"epsilon": 0.03}, "forget_accuracy", "transfer-beats-white-box"),
+    ):
+        board = board_with(Place(by, "unlearned", 0, "salun"), (f"{by}.{name}", 95, 100, at))
+        white = Place("uma", "unlearned", 0, "salun")
+        for hits, expected in ((20, [warned]), (99, [])):
+            other = (f"uma.{name}", 100 if at else 20, 100, {"epsilon": 0.06})
+            rows = board_with(white, (f"uma.{name}", hits, 100, {"epsilon": 0.03}), other)
+            board.measures[white] = rows.measures[white]
+            found = checks.beaten_by_less(board, threats)
+            assert [w.name for w in found] == expected, by
+        assert checks.beaten_by_less(board_with(white, (f"uma.{name}", 1, 100, at)), threats) == []
 
 
 def test_control_that_knows_a_class_it_never_saw() -> None:

@@ -46,9 +46,10 @@ class Attack(Checked, ABC):
     primary: ClassVar[str] = ""
     bias_matched: ClassVar[bool] = False  # whether class-wise the bias-matched control is needed to read it
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, partial: bool = False, **kwargs: Any) -> None:
+        """partial: whether it is a base of attacks rather than one."""
         super().__init_subclass__(**kwargs)
-        if not hasattr(cls, "threat"):
+        if not partial and not hasattr(cls, "threat"):
             raise ContractError(f"{cls.__name__}: got no `threat`, expected a ThreatModel")
 
     @final

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from palimpsest.attack._convolutions import quickened
+from palimpsest.attack._pace import Pace, checkpoints
 from palimpsest.attack.folding import alike, folded, frozen, outputs
 from palimpsest.errors import BadInput
 from palimpsest.rng import Rng
@@ -25,7 +26,7 @@ Stop = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(outputs, aims, loss (b,)) → which records have reached what the attack wants, Boolean, shape (b,)."""
 
 Layout = Literal["probe", "contiguous", "channels_last"]
-StepRule = Literal["constant", "decaying"]
+StepRule = Literal["constant", "decaying", "cosine", "automatic"]
 
 
 @dataclass(frozen=True)
@@ -68,18 +69,24 @@ class _Active:
     best: Tensor
     loss: Tensor
     reached: Tensor
+    velocity: Tensor | None = None
+    pace: Pace | None = None
 
     def keep(self, slots: Tensor, arranged: Callable[[Tensor], Tensor]) -> None:
         self.ages = self.ages[slots.cpu().numpy()]
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(self, name, arranged(value[slots]))
+        if self.pace is not None:
+            self.pace.keep(slots, arranged)
 
     def add(self, other: _Active, arranged: Callable[[Tensor], Tensor]) -> None:
         self.ages = np.concatenate([self.ages, other.ages])
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(self, name, arranged(torch.cat([value, getattr(other, name)])))
+        if self.pace is not None and other.pace is not None:
+            self.pace.add(other.pace, arranged)
 
 
 def search(
@@ -98,6 +105,7 @@ def search(
     start: Literal["random", "record"] = "random",
     stop: Stop | None = None,
     step_rule: StepRule = "constant",
+    momentum: float = 0.0,
     batch_size: int = 128,
     check_every: int | None = None,
     layout: Layout = "probe",
@@ -109,7 +117,10 @@ def search(
     step_size: in the same units. start: a uniform draw from the ball and box, or the record itself.
     stop: records for which it holds leave (never, if None); it is looked at every `check_every` steps (1 on a CPU, 5
     on a GPU, where looking costs a wait), and freed slots are filled from the queue, so batches stay full.
-    step_rule: "constant", the paper's; "decaying" starts with steps of half the radius and halves them down to `step_size`.
+    step_rule: "constant", the paper's; "decaying" starts with steps of half the radius and halves them down to `step_size`;
+    "cosine" lets them fall from half the radius to nothing; "automatic" is that of Croce & Hein 2020 (APGD, Algorithm 1), which
+    starts at twice the radius, halves a record's steps where they gain too little, and goes on from its best point. momentum: of
+    the gradient, scaled to a mean magnitude of 1, in [0, 1) (Dong et al. 2018); 0 for none.
 
     Of all iterates of all restarts, one that `stop` holds for beats one that it does not hold for; else the lower loss wins.
     The result keeps |δ| ≤ ε (high − low) and the box exactly, in the dtype of `inputs`. Randomness belongs to rows, not to
@@ -118,7 +129,7 @@ def search(
     Guarantees nothing about the global minimum: the problem is not convex. Raises BadInput for no records, for settings out of
     range and for records that lie farther outside the box than ε.
     """
-    _check(step_size, steps, restarts, batch_size)
+    _check(step_size, steps, restarts, batch_size, momentum)
     if not len(inputs):
         raise BadInput("inputs", got="no records", expected="at least one")
     ready = model if isinstance(model, Prepared) else prepare(model, inputs, layout)
@@ -126,7 +137,9 @@ def search(
     if not bool((radius >= 0).all()):
         raise BadInput("epsilon", got=float(radius.min()), expected="a radius of at least 0")
     every = check_every or (5 if inputs.is_cuda else 1)
-    job = _Job(ready, inputs, aims, loss, low, high, radius, step_size, steps, stop, step_rule, batch_size, every)
+    job = _Job(
+        ready, inputs, aims, loss, low, high, radius, step_size, steps, stop, step_rule, momentum, batch_size, every
+    )
     for restart in range(restarts):
         job.run(None if start == "record" else rng.child("restart", restart))
     return Found(job.best, job.loss, job.reached, job.taken, int(job.taken.sum()))
@@ -148,6 +161,7 @@ class _Job:
         steps: int,
         stop: Stop | None,
         step_rule: StepRule,
+        momentum: float,
         batch_size: int,
         check_every: int,
     ) -> None:
@@ -156,6 +170,7 @@ class _Job:
         self.width = (self.high.double() - self.low.double()).to(inputs.dtype)
         self.epsilon, self.step_size, self.steps = epsilon, step_size, steps
         self.stop, self.step_rule, self.batch_size, self.check_every = stop, step_rule, batch_size, check_every
+        self.momentum, self.checks = momentum, checkpoints(steps)
         n, device = len(inputs), inputs.device
         self.best = inputs.clone()
         self.loss = torch.full((n,), torch.inf, dtype=inputs.dtype, device=device)
@@ -201,6 +216,8 @@ class _Job:
             place(now).clone(),
             torch.full((len(rows),), torch.inf, dtype=clean.dtype, device=clean.device),
             torch.zeros(len(rows), dtype=torch.bool, device=clean.device),
+            place(torch.zeros_like(now)) if self.momentum else None,
+            Pace.begin(place(now).clone(), 2 * wide) if self.step_rule == "automatic" else None,
         )
 
     def _step(self, active: _Active) -> None:
@@ -211,13 +228,25 @@ class _Job:
         (slope,) = torch.autograd.grad(loss.sum(), point)
         point = point.detach()
         self._note(active, point, answer.detach(), loss.detach())
-        move = slope.sign_().mul_(self._stride(active))
-        active.now = torch.clamp(torch.sub(point, move, out=move), active.lower, active.upper)
+        if active.velocity is not None:
+            size = slope.abs().flatten(1).mean(1).clamp_min(1e-30).view(-1, *([1] * (slope.dim() - 1)))
+            active.velocity = active.velocity.mul(self.momentum).add(slope / size)
+            slope = active.velocity.clone()
+        if active.pace is not None:
+            spans = np.array([self.checks.get(int(age), 0) for age in active.ages])
+            near = active.best, active.loss, active.lower, active.upper
+            active.now = active.pace.step(point, slope.sign_(), loss.detach(), active.ages, spans, self.width, *near)
+        else:
+            move = slope.sign_().mul_(self._stride(active))
+            active.now = torch.clamp(torch.sub(point, move, out=move), active.lower, active.upper)
         active.ages += 1
 
     def _stride(self, active: _Active) -> Tensor:
         if self.step_rule == "constant":
             return self.step_size * self.width
+        if self.step_rule == "cosine":
+            left = torch.from_numpy(0.25 * (1 + np.cos(np.pi * active.ages / self.steps))).to(active.radius)
+            return active.radius * left.view_as(active.radius) * self.width
         shrink = torch.from_numpy(0.5 ** (1.0 + active.ages)).to(active.radius).view_as(active.radius)
         return torch.clamp(active.radius * shrink, min=self.step_size) * self.width
 
@@ -238,7 +267,7 @@ class _Job:
             answer = outputs(self.ready.model, active.now)
             self._note(active, active.now, answer, self.of(answer, active.aims))
         elif bool(over.any()):
-            last = _Active(**vars(active))
+            last = replace(active, velocity=None, pace=None)  # what is kept of them belongs to `active`
             last.keep(over.nonzero().flatten(), self.ready.arranged)
             answer = outputs(self.ready.model, last.now)
             self._note(last, last.now, answer, self.of(answer, last.aims))
@@ -328,7 +357,9 @@ def _seconds(model: nn.Module, sample: Tensor, repeats: int = 2) -> float:
     return min(times[1:])
 
 
-def _check(step_size: float, steps: int, restarts: int, batch_size: int) -> None:
+def _check(step_size: float, steps: int, restarts: int, batch_size: int, momentum: float) -> None:
+    if not 0 <= momentum < 1:
+        raise BadInput("momentum", got=momentum, expected="a number from 0 to below 1")
     for name, value in (("steps", steps), ("restarts", restarts), ("batch_size", batch_size)):
         if value < 1:
             raise BadInput(name, got=value, expected="a whole number of at least 1")

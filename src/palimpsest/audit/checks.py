@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise, product
 
 import numpy as np
 
-from palimpsest.audit.board import Board, Place
+from palimpsest.audit.board import Board
 from palimpsest.audit.judge import described
 from palimpsest.record import VerdictRow, Warning
+from palimpsest.threat import ThreatModel
 from palimpsest.types import Finding, Ids, Measure, Split
 
 MEANINGS: Mapping[str, tuple[str, str]] = {
@@ -44,6 +46,10 @@ MEANINGS: Mapping[str, tuple[str, str]] = {
     "black-box-beats-white-box": (
         "an attack that sees less does better on the same measure",
         "The stronger view should never lose: the white-box attack is mis-set, or its gradients are masked.",
+    ),
+    "transfer-beats-white-box": (
+        "inputs found on the original alone do better than an attack on the unlearned model's own weights",
+        "The attack on the model itself should never lose: it is mis-set, or the model's gradients are masked.",
     ),
     "few-records": (
         "fewer than 30 records were forgotten",
@@ -122,10 +128,10 @@ def self_checks(
     seeds: Sequence[int],
     request_sizes: Sequence[int],
     broken: Sequence[str],
-    sees: Mapping[str, str],
+    threats: Mapping[str, ThreatModel],
     homes: Sequence[str] = ("",),
 ) -> list[Warning]:
-    """Warnings about the audit as a whole. sees: attack's name → what its threat model sees. homes: labels of shared controls."""
+    """Warnings about the audit as a whole. threats: attack's name → its threat model. homes: labels of shared controls."""
     found = [warn("control-out-of-range", reason) for reason in broken]
     chance = max(np.bincount(split.test.targets.cpu().numpy())) / len(split.test)
     for seed, home in product(seeds, homes):
@@ -144,7 +150,7 @@ def self_checks(
         found.append(warn("single-seed", f"seed {seeds[0]}"))
     if min(request_sizes) < 30:
         found.append(warn("few-records", f"{min(request_sizes)} records"))
-    return found + weaker_than_larger_epsilon(board) + black_beats_white(board, sees)
+    return found + weaker_than_larger_epsilon(board) + beaten_by_less(board, threats)
 
 
 def weaker_than_larger_epsilon(board: Board) -> list[Warning]:
@@ -169,27 +175,26 @@ def weaker_than_larger_epsilon(board: Board) -> list[Warning]:
     return found
 
 
-def black_beats_white(board: Board, sees: Mapping[str, str]) -> list[Warning]:
-    """Same-named measures (after the attack's prefix) of a black-box and a white-box attack on the same cell."""
+def beaten_by_less(board: Board, threats: Mapping[str, ThreatModel]) -> list[Warning]:
+    """Same-named measures (after the attack's prefix), at the same radius where they have one: an attack on the subject's weights
+    should not lose to one that sees its answers only, nor to one that sees another model only."""
     found = []
-    for black in board.measures:
-        if sees.get(black.by) not in ("labels", "posterior"):
+    strong = [name for name, threat in threats.items() if threat.sees == "weights" and threat.models != "before"]
+    for less in board.measures:
+        threat = threats.get(less.by)
+        if threat is None or less.by in strong:
             continue
-        for white, how in sees.items():
-            if how != "weights":
-                continue
-            there = board.measures.get(
-                Place(white, black.target, black.seed, black.label, black.request, black.replica), {}
-            )
-            for measure in board.measures[black].values():
-                name = measure.name.split(".", 1)[-1]
-                rivals = [other for other in there.values() if other.name.split(".", 1)[-1] == name]
+        name = "transfer-beats-white-box" if threat.sees == "weights" else "black-box-beats-white-box"
+        for by in strong:
+            there = board.measures.get(replace(less, by=by), {})
+            for measure in board.measures[less].values():
+                short = measure.name.split(".", 1)[-1]
+                same = [m for m in there.values() if m.name.split(".", 1)[-1] == short]
+                rivals = [m for m in same if not measure.at or m.at == measure.at]
                 if rivals and measure.low > max(rival.high for rival in rivals):
                     best = max(rival.value for rival in rivals)
-                    what = f"{name} {measure.value:.1%} by {black.by} against {best:.1%} by {white}"
-                    found.append(
-                        warn("black-box-beats-white-box", f"{black.label or black.target}, seed {black.seed}: {what}")
-                    )
+                    what = f"{described(measure.key)} {measure.value:.1%} against {best:.1%} by {by}"
+                    found.append(warn(name, f"{less.label or less.target}, seed {less.seed}: {what}"))
     return found
 
 

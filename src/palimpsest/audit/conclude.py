@@ -45,10 +45,10 @@ def conclude(
         if home == homes[-1]:
             verdicts += [_skipped(plan, label, index) for label in plan.skipped]
     sizes = [len(stage.requests[-1]) for stage in stages]
-    sees = {name_of(attack): attack.threat.sees for attack in plan.attacks}
-    warnings = checks.self_checks(board, split, plan.seeds, sizes, broken_everywhere, sees, homes) + checks.of_verdicts(
-        verdicts
-    )
+    threats = {name_of(attack): attack.threat for attack in plan.attacks}
+    warnings = checks.self_checks(
+        board, split, plan.seeds, sizes, broken_everywhere, threats, homes
+    ) + checks.of_verdicts(verdicts)
     if plan.imported:
         warnings += _of_imported(plan.imported, stages[0])
     others = {

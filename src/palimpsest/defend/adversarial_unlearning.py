@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palimpsest.attack.folding import outputs
-from palimpsest.attack.residual.uma import LOSSES
+from palimpsest.attack.residual.base import LOSSES
 from palimpsest.attack.search import search
 from palimpsest.catalog import name_of, setting
 from palimpsest.defend.base import Guard

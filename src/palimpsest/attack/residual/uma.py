@@ -5,29 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
-from palimpsest.attack.base import Attack, Guess
-from palimpsest.attack.folding import outputs
-from palimpsest.attack.search import Found, Loss, Stop, search
-from palimpsest.case import Case
+from palimpsest.attack.residual.base import LOSSES, Recovery, recovered
+from palimpsest.attack.search import Found, Stop, search
 from palimpsest.catalog import setting
-from palimpsest.errors import ContractError
-from palimpsest.measures.divergence import euclidean
-from palimpsest.measures.intervals import mean, share
-from palimpsest.measures.membership import svc_called_member
 from palimpsest.rng import Rng
-from palimpsest.task import predict
 from palimpsest.threat import ThreatModel, View
-from palimpsest.types import Array, Examples, Measure, Scores
 
 
 @dataclass(frozen=True)
-class Uma(Attack):
+class Uma(Recovery):
     """Xuan and Li, "Verifying Robust Unlearning", Algorithm 1, Eq. 4 and 5, for classifiers.
 
     For each forgotten record x, signed projected gradient descent on L(f_u(x'), f(x)) over ‖x' − x‖∞ ≤ ε within the domain,
@@ -54,17 +43,9 @@ class Uma(Attack):
     paper = "UMA paper, section 4, Algorithm 1"
     about = "perturbs forgotten records until the unlearned model answers as the original did"
     primary = "uma.forget_accuracy"
-    bias_matched = True
 
     loss: Literal["kl", "mse", "bce"] = setting(
         "kl", "kl (of the original's posterior from the subject's), mse or bce, on posteriors", source="paper, Eq. 4"
-    )
-    epsilon: tuple[float, ...] = setting(
-        (8 / 255, 16 / 255),
-        "radii of the L∞ ball, as shares of the domain's width; 1 is unbounded",
-        source="paper, 5.1",
-        above=0,
-        most=1,
     )
     steps: int = setting(100, "gradient steps", source="paper, A.1", search=(10.0, 1000.0), least=1)
     step_size: float = setting(
@@ -74,8 +55,14 @@ class Uma(Attack):
     start: Literal["random", "record"] = setting(
         "random", "random: a uniform draw from the ball; record: the record itself", source="paper, Algorithm 1"
     )
-    step_rule: Literal["constant", "decaying"] = setting(
-        "constant", "constant; decaying: from half the radius, halved down to step_size", source="paper; decaying: ours"
+    step_rule: Literal["constant", "decaying", "cosine", "automatic"] = setting(
+        "constant",
+        "constant; decaying: from half the radius, halved down to step_size; cosine: from half the radius to 0; automatic: APGD's, "
+        "which goes by what each record gains",
+        source="paper; Croce & Hein 2020; others: ours",
+    )
+    momentum: float = setting(
+        0.0, "momentum of the gradient", source="paper: none; Dong et al. 2018: 1", least=0, below=1
     )
     stop: Literal["never", "converged", "recovered"] = setting(
         "converged",
@@ -83,32 +70,12 @@ class Uma(Attack):
         source="ours",
     )
     tolerance: float = setting(1e-4, "loss at which a record counts as converged (nats for kl)", source="ours", above=0)
-    records: int | None = setting(
-        500, "at most this many forgotten records; none for all", source="ours; paper: all", least=1
-    )
-    references: int = setting(
-        1000, "at most this many member and non-member records, each", source="ours; paper: all", least=1
-    )
-    batch_size: int = setting(128, "records worked on at once", source="ours", least=1)
     layout: Literal["probe", "contiguous", "channels_last"] = setting(
         "probe", "memory layout: the faster in a timed probe, or fixed (results differ by rounding)", source="ours"
     )
 
-    def observe(self, view: View, *, rng: Rng) -> Guess:
-        """Attacked inputs, shape (n, number of ε, *shape), with ids; n is at most `records`."""
-        forget = some(view.know("forget_set"), self.records, rng.child("records"))
-        inputs = forget.batch().inputs[view.task.attacked_input]
-        before = view.before.weights()
-        with torch.no_grad():
-            parts = torch.split(inputs, self.batch_size)
-            wanted = torch.cat([F.softmax(outputs(before, part), 1) for part in parts])
-        found = self.map(view.after.weights(), inputs, wanted, view.task.domain, rng.child("search"))
-        attacked = found.inputs.view(len(self.epsilon), len(forget), *inputs.shape[1:]).transpose(0, 1)
-        return Guess(
-            {"attacked": attacked.contiguous()},
-            {"ids": forget.ids.tolist(), "epsilon": list(self.epsilon), "steps": found.steps.tolist()},
-            gradients=found.evaluations,
-        )
+    def perturb(self, view: View, inputs: Tensor, wanted: Tensor, rng: Rng) -> Found:
+        return self.map(view.after.weights(), inputs, wanted, view.task.domain, rng)
 
     def map(
         self, model: torch.nn.Module, inputs: Tensor, wanted: Tensor, domain: tuple[Tensor, Tensor], rng: Rng
@@ -130,6 +97,7 @@ class Uma(Attack):
             start=self.start,
             stop=self._stop(),
             step_rule=self.step_rule,
+            momentum=self.momentum,
             batch_size=self.batch_size,
             layout=self.layout,
             rng=rng,
@@ -139,135 +107,3 @@ class Uma(Attack):
         if self.stop == "converged":
             return lambda answer, wanted, loss: loss <= self.tolerance
         return recovered if self.stop == "recovered" else None
-
-    def score(self, guess: Guess, case: Case) -> Scores:
-        """Scores per record. `group`: 0 forgotten and attacked, 1 member (retain) and 2 non-member (test) for reference.
-
-        label, clean_prediction, original_prediction: classes; attacked_prediction: (n, ε). clean_confidence and
-        attacked_confidence (n, ε): the subject's posterior of the true class. clean_distance and attacked distance `distance`
-        (n, ε): ‖f_u(x') − f(x)‖₂ of posteriors, in [0, √2]. References are not attacked: their attacked values are the clean ones.
-        Raises ContractError where an attacked input leaves its ball or the domain.
-        """
-        forget = case.forget.only(guess.info["ids"])
-        if forget.ids.tolist() != guess.info["ids"]:
-            raise ContractError("uma: got a guess about other records, expected ids of the forget set, in its order")
-        attacked, radii = guess.tensors["attacked"], guess.info["epsilon"]
-        verify_budget(forget.batch().inputs[case.task.attacked_input], attacked, radii, case.task.domain)
-        stream = case.rng.child("uma", "references")
-        members = some(case.retain, self.references, stream.child("members"))
-        nonmembers = some(case.test, self.references, stream.child("nonmembers"))
-        parts = [_clean(case, part, len(radii)) for part in (forget, members, nonmembers)]
-        before = predict(case.task, case.original.model, forget)
-        for index in range(len(radii)):
-            after = _posterior(case, forget, attacked[:, index])
-            parts[0]["attacked_prediction"][:, index] = after.argmax(1)
-            parts[0]["attacked_confidence"][:, index] = own(after, forget)
-            parts[0]["distance"][:, index] = euclidean(after, before).numpy()
-        arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        arrays["group"] = np.repeat(np.arange(3), [len(forget), len(members), len(nonmembers)])
-        ids = np.concatenate([forget.ids, members.ids, nonmembers.ids])
-        return Scores("record", ids, arrays, {"epsilon": tuple(radii)})
-
-    def measure(self, scores: Scores) -> tuple[Measure, ...]:
-        """uma.forget_accuracy and uma.mia_member_rate at ε 0 (unattacked) and each ε; uma.minimum_distance at each ε.
-
-        The distance is Definition 4's, per record: the least distance from the original's posterior among the record itself and the
-        points that the attack returned for radii up to ε. It is an upper bound on the true minimum, and its mean one on the mean.
-        The definition asks for a distance above ε₁ on every record: the scores hold each one's.
-        """
-        radii = scores.axes["epsilon"]
-        forgotten, group = scores.where(scores["group"] == 0), scores["group"]
-        truth = forgotten["label"][:, None]
-        predictions = np.column_stack([forgotten["clean_prediction"], forgotten["attacked_prediction"]])
-        confidences = np.column_stack([forgotten["clean_confidence"], forgotten["attacked_confidence"]])
-        distances = np.column_stack([forgotten["clean_distance"], forgotten["distance"]])
-        clean = scores["clean_confidence"]
-        called = np.zeros(confidences.shape, dtype=bool)
-        if (group == 1).any() and (group == 2).any():
-            called = svc_called_member(clean[group == 1], clean[group == 2], confidences.ravel()).reshape(called.shape)
-        found = []
-        for index, radius in enumerate((0.0, *radii)):
-            at = {"epsilon": radius}
-            found.append(share("uma.forget_accuracy", predictions[:, index] == truth[:, 0], at=at))
-            found.append(share("uma.mia_member_rate", called[:, index], at=at))
-        for radius in radii:
-            within = [0, *(1 + index for index, other in enumerate(radii) if other <= radius)]
-            found.append(mean("uma.minimum_distance", distances[:, within].min(1), at={"epsilon": radius}))
-        return tuple(found)
-
-
-def kl(answer: Float[Tensor, "n k"], wanted: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
-    """KL(wanted ‖ softmax(answer)) in nats."""
-    return F.kl_div(F.log_softmax(answer, 1), wanted, reduction="none").sum(1)
-
-
-def mse(answer: Float[Tensor, "n k"], wanted: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
-    """Squared distance of the posteriors. Its gradient vanishes where the subject is certain of another class."""
-    return (F.softmax(answer, 1) - wanted).square().sum(1)
-
-
-def bce(answer: Float[Tensor, "n k"], wanted: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
-    """Binary cross-entropy summed over classes, less its least possible value, so that equal posteriors have 0."""
-    least = F.binary_cross_entropy(wanted, wanted, reduction="none").sum(1)
-    return F.binary_cross_entropy(F.softmax(answer, 1), wanted, reduction="none").sum(1) - least
-
-
-LOSSES: dict[str, Loss] = {"kl": kl, "mse": mse, "bce": bce}
-
-
-def recovered(answer: Tensor, wanted: Tensor, loss: Tensor) -> Tensor:
-    """Whether the class that the original named is back."""
-    return answer.argmax(1) == wanted.argmax(1)
-
-
-def some(examples: Examples, size: int | None, rng: Rng) -> Examples:
-    """At most `size` records drawn without replacement, in their own order."""
-    if size is None or len(examples) <= size:
-        return examples
-    return examples.take(np.sort(rng.numpy().permutation(len(examples))[:size]))
-
-
-def verify_budget(
-    clean: Tensor, attacked: Tensor, radii: tuple[float, ...] | list[float], domain: tuple[Tensor, Tensor]
-) -> None:
-    """Raises ContractError unless |x' − x| ≤ ε (high − low) and low ≤ x' ≤ high hold exactly, on the values as stored."""
-    low, high = (edge.to(clean) for edge in domain)
-    if not bool(((attacked >= low) & (attacked <= high)).all()):
-        raise ContractError("uma: got an attacked input outside the domain, expected none")
-    for index, radius in enumerate(radii):
-        moved = (attacked[:, index].double() - clean.double()).abs()
-        if not bool((moved <= radius * (high.double() - low.double())).all()):
-            raise ContractError(f"uma: got a perturbation of {float(moved.max())}, expected at most ε = {radius}")
-
-
-def own(posterior: Tensor, examples: Examples) -> Array:
-    """Posterior of each record's true class."""
-    values: Array = posterior.gather(1, examples.targets.cpu()[:, None]).flatten().numpy()
-    return values
-
-
-def _posterior(case: Case, examples: Examples, inputs: Tensor) -> Tensor:
-    """The subject's posteriors on changed inputs, on the CPU."""
-    base = {**examples.inputs, case.task.attacked_input: inputs}
-    changed = Examples.of(base, examples.targets, examples.ids.tolist())
-    return predict(case.task, case.subject.model, changed)
-
-
-def _clean(case: Case, part: Examples, copies: int) -> dict[str, Array]:
-    """Columns of records that are not attacked; the attacked ones are filled with the clean values."""
-    after = predict(case.task, case.subject.model, part)
-    before = predict(case.task, case.original.model, part)
-    columns = {
-        "label": part.targets.cpu().numpy(),
-        "original_prediction": before.argmax(1).numpy(),
-        "clean_prediction": after.argmax(1).numpy(),
-        "clean_confidence": own(after, part),
-        "clean_distance": euclidean(after, before).numpy(),
-    }
-    for name, source in (
-        ("attacked_prediction", "clean_prediction"),
-        ("attacked_confidence", "clean_confidence"),
-        ("distance", "clean_distance"),
-    ):
-        columns[name] = np.repeat(columns[source][:, None], copies, axis=1)
-    return columns
