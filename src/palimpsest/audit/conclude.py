@@ -10,6 +10,7 @@ from palimpsest.audit import checks, judge
 from palimpsest.audit.board import Board
 from palimpsest.audit.examine import examiners
 from palimpsest.audit.plan import Imported, Plan
+from palimpsest.audit.residual import residual_knowledge
 from palimpsest.audit.stage import Stage, labels
 from palimpsest.case import held_out
 from palimpsest.catalog import identity, name_of, plain, settings_of
@@ -35,6 +36,8 @@ def conclude(
             subject = _subject(label, mine)
             for by in examiners(plan):
                 comparisons += judge.compare(board, subject, name_of(by), by in plan.attacks, plan.seeds)
+            for attack in plan.attacks:
+                comparisons += residual_knowledge(board, subject, attack, plan.seeds)
             found = judge.evidence(board, subject, plan.attacks, plan.seeds, broken)
             verdicts.append(judge.verdict(plan.policy, subject, found))
             undecided += [

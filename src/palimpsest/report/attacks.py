@@ -9,7 +9,7 @@ from palimpsest.record import SHARED
 from palimpsest.report.blocks import Block, Figure, Gallery, Paragraph, Section
 from palimpsest.report.figures import Line, Rates, against_epsilon, mean_roc, roc_curves
 from palimpsest.report.numbers import Numbers
-from palimpsest.report.tables import by_epsilon, plain
+from palimpsest.report.tables import by_epsilon, plain, residual
 from palimpsest.report.wording import CONTROLS, interval
 
 CURVES = ("unlearned", "retrained", "bias-matched", "placebo")
@@ -39,6 +39,9 @@ def section(numbers: Numbers, attack: str) -> Section:
         keys = numbers.keys(attack)
         for name in dict.fromkeys(key[0] for key in keys if "epsilon" in dict(key[1])):
             blocks.append(by_epsilon(numbers, attack, request, name, image))
+        left = residual(numbers, attack, request, image)
+        if left:
+            blocks.append(left)
         rest = [key for key in keys if "epsilon" not in dict(key[1])]
         if rest:
             blocks.append(

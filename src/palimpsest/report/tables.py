@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from palimpsest.audit.residual import EVERY
 from palimpsest.record import SHARED
 from palimpsest.report.blocks import Entry, Table
-from palimpsest.report.numbers import Key, Numbers
+from palimpsest.report.numbers import Key, Numbers, as_measure
 from palimpsest.report.wording import Number, count, epsilon, interval, number, subject, title
 
 ORDER = ("test_accuracy", "retain_accuracy", "forget_accuracy", "heldout_accuracy", "train_accuracy")
@@ -113,6 +114,26 @@ def plain(numbers: Numbers, by: str, request: int, keys: Sequence[Key], caption:
         rows.append(tuple(row))
     columns = ("Model", *(heading(key) for key in keys))
     return Table(columns, tuple(rows), caption or by, strong=frozenset(strong))
+
+
+def residual(numbers: Numbers, attack: str, request: int, image: bool) -> Table | None:
+    """Residual knowledge of each method at each radius, and the area between the curves; None where the record has none."""
+    found = [
+        row for row in numbers.record.comparisons if (row.attack, row.request, row.minus) == (attack, request, EVERY)
+    ]
+    if not found:
+        return None
+    keys = list(dict.fromkeys(as_measure(row.difference).key for row in found))
+    rows = []
+    for label in dict.fromkeys(row.unlearner for row in found):
+        gaps = [numbers.difference(attack, key, label, request, EVERY) for key in keys]
+        rows.append((Entry.of(label), *(Entry.of(*apart(gap), look="number") if gap else Entry.of("") for gap in gaps)))
+    names = [f"ε = {epsilon(dict(key[1])['epsilon'], image)}" if key[1] else "Area between the curves" for key in keys]
+    note = (
+        "Attacked forget accuracy minus that of the retrained or the bias-matched control, whichever is higher. Above zero with "
+        "its whole interval, the attack brings back what no control explains. The area is a mean over radii from 0 to the widest."
+    )
+    return Table(("Model", *names), tuple(rows), f"{attack}: residual knowledge", note)
 
 
 NEGATIVE = ("retrained", "bias-matched", "placebo")
