@@ -23,8 +23,8 @@ def residual_knowledge(board: Board, subject: Subject, attack: Attack, seeds: Se
     a share of the widest radius (trapezoids, the unattacked records first).
 
     At each radius the attacked forget accuracy of the retrained and, class-wise, of the bias-matched control is subtracted,
-    whichever is higher on average: where both lie close together this takes a little too much. Paired by seed and record. Empty for an
-    attack without radii, and where there is no retrained control.
+    whichever is higher on average: where both lie close together this takes a little too much. Paired by seed and record. Empty
+    for an attack without radii, and where there is no retrained control.
     """
     by = name_of(attack)
     keys = sorted(

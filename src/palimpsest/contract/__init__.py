@@ -15,6 +15,8 @@ from palimpsest import catalog
 from palimpsest.contract.bench import Bench, Check
 from palimpsest.contract.judges import JUDGES
 from palimpsest.contract.judges import LIMITS as OF_JUDGES
+from palimpsest.contract.keepers import KEEPERS
+from palimpsest.contract.keepers import LIMITS as OF_KEEPERS
 from palimpsest.contract.makers import LIMITS as OF_MAKERS
 from palimpsest.contract.makers import MAKERS
 from palimpsest.errors import BadInput, UnknownName
@@ -22,7 +24,7 @@ from palimpsest.learn.plain import Plain
 from palimpsest.models.base import factory
 from palimpsest.models.mlp import Mlp
 
-CONTRACTS: Mapping[str, Mapping[str, Check]] = {**MAKERS, **JUDGES}
+CONTRACTS: Mapping[str, Mapping[str, Check]] = {**MAKERS, **JUDGES, **KEEPERS}
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def checks(kind: str) -> Mapping[str, Check]:
 
 def skipped(kind: str, subject: Any) -> Mapping[str, str]:
     """Checks that have nothing to say of this member → why. They are not run, and so do not pass."""
-    limits = {**OF_JUDGES, **OF_MAKERS}
+    limits = {**OF_JUDGES, **OF_MAKERS, **OF_KEEPERS}
     reasons = {name: limits[name](subject) for name in checks(kind) if name in limits}
     return {name: reason for name, reason in reasons.items() if reason}
 
