@@ -64,7 +64,7 @@ def test_what_is_asked_for_is_measured(name: str, scale: Scale) -> None:
         attack, dot, _ = where.measure.partition(".")
         if dot:
             assert attack in (words.attack or ()), where
-            radii = {0.0, *words.settings[attack]["epsilon"]}
+            radii = {0.0, *(e for one in make_plan(words).attacks if name_of(one) == attack for e in one.epsilon)}
             assert set(where.at.values()) <= radii, where
         assert where.measure, where
         assert where.target, where

@@ -20,13 +20,6 @@ from palimpsest.studies.base import SCALES, Scale, Study
 from palimpsest.types import Split
 from palimpsest.workers import Workers
 
-HUB = {
-    "cifar10": "hub:uoft-cs/cifar10",
-    "cifar100": "hub:uoft-cs/cifar100",
-    "tiny-imagenet": "hub:zh-plus/tiny-imagenet",
-    "imagenet-1k": "hub:ILSVRC/imagenet-1k",
-}
-"""Data sets of the papers → where they are when nobody says otherwise."""
 ALL = "all"
 
 
@@ -34,8 +27,8 @@ ALL = "all"
 class Asked:
     """What somebody asks of a study, beside its own settings.
 
-    data: name of a data set → folder or hub name (`HUB` where not given). only: names of its audits; none: all. seeds: in place
-    of the study's own number.
+    data: a data set's short name, as "cifar10" of "hub:uoft-cs/cifar10" → a folder, or another name. only: names of its
+    audits; none: all. seeds: in place of the study's own number.
     """
 
     scale: str = "small"
@@ -102,14 +95,14 @@ def chosen(one: Study, asked: Asked) -> dict[str, Any]:
     for name in asked.only:
         if name not in parts:
             raise UnknownName("--only", got=name, known=parts)
-    needs = {fields["data"] for fields in parts.values()}
+    needs = {called(fields["data"]) for fields in parts.values()}
     for name in asked.data:
         if name not in needs:
             raise UnknownName("--data", got=name, known=needs, do="write NAME=FOLDER")
     found = {}
     for name, fields in parts.items():
         if not asked.only or name in asked.only:
-            fields["data"] = asked.data.get(fields["data"], HUB.get(fields["data"], fields["data"]))
+            fields["data"] = asked.data.get(called(fields["data"]), fields["data"])
             fields |= {key: value for key in ("seeds", "threads") if (value := getattr(asked, key)) is not None}
             found[name] = choices({"scale": asked.scale, **fields}, f"{shown(name_of(one))}: {name}: ")
     return found
@@ -122,9 +115,18 @@ def _scale(asked: Asked) -> Scale:
     raise UnknownName("--scale", got=asked.scale, known=SCALES)
 
 
+def called(data: str) -> str:
+    """What a data set is called for short.
+
+    >>> called("hub:uoft-cs/cifar10")
+    'cifar10'
+    """
+    return data.removeprefix("hub:").rpartition("/")[2]
+
+
 def with_data_of(one: Study, asked: Asked) -> Asked:
     """The same without data sets that this study does not need."""
-    needs = {fields["data"] for fields in one.parts(_scale(asked)).values()}
+    needs = {called(fields["data"]) for fields in one.parts(_scale(asked)).values()}
     return replace(asked, data={name: place for name, place in asked.data.items() if name in needs})
 
 

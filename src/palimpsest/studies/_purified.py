@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from palimpsest.studies._uma import COLUMNS, PAPER, SMALL, merged
+from palimpsest.studies._uma import COLUMNS, SMALL, merged, paper
 from palimpsest.studies.base import Scale, Table, Where
 
 PART = "CIFAR-10"
@@ -30,5 +30,5 @@ def table(title: str, served: Mapping[str, Where], printed: Mapping[str, Sequenc
 
 
 def parts(scale: Scale) -> Mapping[str, Mapping[str, Any]]:
-    base = SMALL if scale == "small" else {**PAPER, "data": "cifar10"}
+    base = SMALL if scale == "small" else paper("CIFAR-10")
     return {PART: merged(base, forget=["class=0"], unlearn=["finetune", "salun"], defend=["purification"])}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from palimpsest import presets
 from palimpsest.studies.base import Where
 
 EPSILONS = (8 / 255, 16 / 255)
@@ -17,7 +18,7 @@ METHODS = {
 """As the paper calls them → our names."""
 
 SMALL: dict[str, Any] = {
-    "data": "cifar10",
+    "data": "hub:uoft-cs/cifar10",
     "limit": 10000,
     "model": "resnet18",
     "recipe": {"epochs": 15, "lr": 0.2},
@@ -38,31 +39,17 @@ SMALL: dict[str, Any] = {
 }
 """CIFAR-10, 10,000 images, ResNet-18 of width 16; the methods' settings were chosen for this size before any study was run."""
 
-PAPER: dict[str, Any] = {
-    "model": "resnet50",
-    "recipe": {
-        "epochs": 40,
-        "lr": 0.2,
-        "batch_size": 256,
-        "augment": "crop+flip",
-        "autocast": True,
-        "channels_last": True,
-    },
-    "attack": ["uma"],
-    "verify": ["accuracy"],
-    "seeds": 1,
-    "controls": 1,
-    "settings": {"uma": {"epsilon": EPSILONS, "steps": 100, "records": None, "batch_size": 1000, "references": 5000}},
-}
-"""ResNet-50. The paper prints neither its training recipe nor the methods' settings: those of the methods are our defaults, which
-are the public code's."""
+DATA = {"CIFAR-10": "uma-cifar10", "CIFAR-100": "uma-cifar100", "Tiny-ImageNet": "uma-tiny-imagenet"}
+"""The paper's data sets → the preset that has its classes (5.1) and sizes."""
+RECORDS = {"CIFAR-10": 5000, "CIFAR-100": 5000, "Tiny-ImageNet": 10000}
+"""Random records that are forgotten instance-wise (5.1)."""
 
-DATA = {
-    "CIFAR-10": {"data": "cifar10", "classes": "0", "random": 5000},
-    "CIFAR-100": {"data": "cifar100", "classes": "5,16,25,34,78", "random": 5000},
-    "Tiny-ImageNet": {"data": "tiny-imagenet", "classes": "4,12,66,72,97,143,149,165,175,190", "random": 10000},
-}
-"""The paper's data sets, with the classes of 5.1 (class-wise) and the number of random records (instance-wise)."""
+
+def paper(data: str) -> dict[str, Any]:
+    """The paper's setting of a data set. It prints neither its training recipe nor the methods' settings: those of the methods are
+    our defaults, which are the public code's."""
+    return presets.read(DATA[data]).model_dump(exclude_unset=True, exclude={"about", "scale"})
+
 
 UA, MIA, TA = "uma.forget_accuracy", "uma.mia_member_rate", "test_accuracy"
 

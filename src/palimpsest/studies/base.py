@@ -117,4 +117,4 @@ class Study(Checked, ABC):
 
     @abstractmethod
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
-        """The audits, by name, as fields of `presets.Choices`. `data` is the plain name of a data set, such as "cifar10"."""
+        """The audits, by name, as fields of `presets.Choices`."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._uma import EPSILONS, PAPER, SMALL, forget_accuracy, merged
+from palimpsest.studies._uma import EPSILONS, SMALL, forget_accuracy, merged, paper
 from palimpsest.studies.base import Claim, Curve, Scale, Study, Table, Where
 
 STEPS = (5, 10, 20, 50, 100, 200)
@@ -67,7 +67,7 @@ class UmaFigure4(Study):
     notes = ("The numbers of steps are ours: the paper prints its curve as a picture only.",)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
-        base = SMALL if scale == "small" else {**PAPER, "data": "cifar10"}
+        base = SMALL if scale == "small" else paper("CIFAR-10")
         return {
             _at(steps): merged(
                 base,

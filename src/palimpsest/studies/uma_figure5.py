@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._uma import EPSILONS, PAPER, SMALL, forget_accuracy, merged
+from palimpsest.studies._uma import EPSILONS, SMALL, forget_accuracy, merged, paper
 from palimpsest.studies.base import Claim, Curve, Scale, Study, Table, Where
 
 SIZES = (0.1, 0.3, 0.5, 0.7, 1.0, 2.0, 4.0)
@@ -64,7 +64,7 @@ class UmaFigure5(Study):
     )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
-        base = SMALL if scale == "small" else {**PAPER, "data": "cifar10"}
+        base = SMALL if scale == "small" else paper("CIFAR-10")
         return {
             _at(size): merged(
                 base,

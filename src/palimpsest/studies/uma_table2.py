@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._uma import COLUMNS, DATA, METHODS, PAPER, SMALL, forget_accuracy, merged, rows, unlearned
+from palimpsest.studies._uma import COLUMNS, METHODS, RECORDS, SMALL, forget_accuracy, merged, paper, rows, unlearned
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
 _RETRAINED = Where("CIFAR-10", "retrained")
@@ -90,7 +90,4 @@ class UmaTable2(Study):
         methods = {"unlearn": list(METHODS.values())}
         if scale == "small":
             return {"CIFAR-10": merged(SMALL, forget=["random=0.1"], **methods)}
-        return {
-            name: merged(PAPER, data=one["data"], forget=[f"random={one['random']}"], **methods)
-            for name, one in DATA.items()
-        }
+        return {name: merged(paper(name), forget=[f"random={count}"], **methods) for name, count in RECORDS.items()}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._uma import COLUMNS, DATA, PAPER, SMALL, forget_accuracy, merged, test_accuracy
+from palimpsest.studies._uma import COLUMNS, SMALL, forget_accuracy, merged, paper, test_accuracy
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
 _RL = Where("CIFAR-10", "unlearned", "random_label")
@@ -70,7 +70,4 @@ class UmaTable4(Study):
         methods = {"unlearn": ["random_label"], "defend": ["adversarial_unlearning"]}
         if scale == "small":
             return {"CIFAR-10": merged(SMALL, forget=["class=0"], **methods)}
-        return {
-            name: merged(PAPER, data=DATA[name]["data"], forget=[f"class={DATA[name]['classes']}"], **methods)
-            for name in ("CIFAR-10", "CIFAR-100")
-        }
+        return {name: merged(paper(name), **methods) for name in ("CIFAR-10", "CIFAR-100")}
