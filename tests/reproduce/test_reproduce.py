@@ -41,6 +41,12 @@ def test_cells_stand_beside_what_the_paper_prints_and_are_the_audits_own(made: t
         assert (found.value, found.low, found.high) == pytest.approx((100 * own.value, 100 * own.low, 100 * own.high))
         assert (found.n, found.seeds) == (own.n, 1)
     assert {cell.measured for cell in result.cells if cell.table == "Table 00"} == {None}
+    mine = [r for r in record.comparisons if (r.minus, r.difference.at) == ("retrained", {"epsilon": 0.1})]
+    row = next(r for r in mine if r.difference.name == "uma.forget_accuracy")
+    over = cells["FT", "UA over retrain"].measured
+    assert over is not None
+    assert (over.value, over.low) == pytest.approx((100 * row.difference.value, 100 * row.difference.low))
+    assert cells["retrain", "UA over retrain"].measured is None
 
 
 def test_claims_are_decided_by_intervals_that_hold_together(made: tuple[Path, Path, Result]) -> None:

@@ -26,7 +26,11 @@ class Tiny(Study):
         Table(
             "Table 0",
             {name: where | Where("3 steps") for name, where in MODELS.items()},
-            {"TA": Where(measure="test_accuracy", times=100.0), "UA": UA},
+            {
+                "TA": Where(measure="test_accuracy", times=100.0),
+                "UA": UA,
+                "UA over retrain": UA | Where(minus="retrained"),
+            },
             {"Original": (95.0,), "retrain": (94.5, 0.0), "FT": (93.0, 40.0)},
         ).within("3 steps"),
         Table("Table 00", {"elsewhere": Where("nowhere", "retrained")}, {"UA": UA}, {"elsewhere": (1.0,)}),

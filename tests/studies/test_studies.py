@@ -62,6 +62,8 @@ def test_what_is_asked_for_is_measured(name: str, scale: Scale) -> None:
                 where
             )
         attack, dot, _ = where.measure.partition(".")
+        if dot and attack in (words.verify or ()):
+            continue
         if dot:
             assert attack in (words.attack or ()), where
             radii = {0.0, *(e for one in make_plan(words).attacks if name_of(one) == attack for e in one.epsilon)}
@@ -103,5 +105,5 @@ def test_a_claims_printed_sum_is_that_of_the_printed_numbers(name: str) -> None:
         if claim.printed is not None:
             assert all(value is not None for _, value in terms), claim.text
             assert sum(weight * (value or 0) for weight, value in terms) == pytest.approx(claim.printed), claim.text
-        else:
+        elif printed:
             assert any(value is None for _, value in terms), f"printed, but not summed: {claim.text}"

@@ -44,13 +44,27 @@ class Reading:
         return None
 
     def measured(self, where: Where) -> Measured | None:
-        """Mean over seeds with its 95 % interval, in the paper's unit."""
+        """Mean over seeds with its 95 % interval, in the paper's unit; or the record's own difference from a control."""
+        if where.minus:
+            return self._difference(where)
         series = self.series(where)
         if series is None:
             return None
         found = series[0] if len(series) == 1 else average(series[0].name, series)
         value, low, high = (where.times * end for end in (found.value, found.low, found.high))
         return Measured(value=value, low=low, high=high, n=found.n, seeds=len(series))
+
+    def _difference(self, where: Where) -> Measured | None:
+        numbers = self.numbers.get(where.part)
+        if numbers is None:
+            return None
+        key = where.measure, tuple(sorted(where.at.items()))
+        for by in [*numbers.attacks, *numbers.verifiers]:
+            row = numbers.difference(by, key, where.method, 0, where.minus)
+            if row is not None:
+                value, low, high = (where.times * end for end in (row.value, row.low, row.high))
+                return Measured(value=value, low=low, high=high, n=row.n, seeds=len(numbers.record.seeds))
+        return None
 
     def result(self) -> Result:
         """Every cell of every table, and every claim."""

@@ -19,7 +19,8 @@ class Where:
     """A number of a study's audits. What is left empty is filled in by another: `row | column`.
 
     part: name of the audit. target, method: whose model ("retrained", or "unlearned" with the method's label). measure, at: as in
-    the record. times: what the measure is multiplied by to be as the paper prints it (100 for per cent).
+    the record. minus: the control that it is taken minus of, as in the record's comparisons, for tables only. times: what the
+    measure is multiplied by to be as the paper prints it (100 for per cent).
     """
 
     part: str = ""
@@ -27,6 +28,7 @@ class Where:
     method: str = ""
     measure: str = ""
     at: Mapping[str, float] = field(default_factory=dict)
+    minus: str = ""
     times: float = 1.0
 
     def __or__(self, other: Where) -> Where:
@@ -36,12 +38,14 @@ class Where:
             self.method or other.method,
             self.measure or other.measure,
             self.at or other.at,
+            self.minus or other.minus,
             self.times if self.times != 1 else other.times,
         )
 
     def __str__(self) -> str:
         at = [f"{name} {value:.4g}" for name, value in self.at.items()]
-        return ", ".join(text for text in (self.part, self.target, self.method, self.measure, *at) if text)
+        minus = f"minus {self.minus}" if self.minus else ""
+        return ", ".join(text for text in (self.part, self.target, self.method, self.measure, *at, minus) if text)
 
 
 @dataclass(frozen=True)
