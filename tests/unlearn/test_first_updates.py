@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from palimpsest.learn.loop import Meter
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.rng import Rng
+from palimpsest.unlearn.boundary_shrink import BoundaryShrink, nearest_classes
 from palimpsest.unlearn.finetune import Finetune
 from palimpsest.unlearn.gradient_ascent import GradientAscent
 from palimpsest.unlearn.influence import Influence
@@ -48,6 +50,39 @@ def test_random_label(problem) -> None:
         hand.step(slope(hand.weights, *relabelled(problem)))
         hand.step(slope(hand.weights, *problem.data(problem.retain)))
     agree(problem, RandomLabel(epochs=2, **SGD), hand.weights)
+
+
+def boundary(problem, bound: float) -> tuple[Tensor, Tensor]:
+    """The forget records under the likeliest other class one signed step up their loss, written out."""
+    inputs, targets = problem.data(problem.forget)
+    point = inputs.clone().requires_grad_()
+    losses(problem.weights, point, targets).sum().backward()
+    low, high = problem.task.domain
+    edge = torch.minimum(torch.maximum(inputs + bound * (high - low) * point.grad.sign(), low), high)
+    first, first_bias, last, last_bias = problem.weights
+    logits = torch.tanh(edge @ first.T + first_bias) @ last.T + last_bias
+    logits[torch.arange(len(targets)), targets] = -torch.inf
+    return inputs, logits.argmax(1)
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_boundary_shrink(problem, repair) -> None:
+    hand = ByHand(problem.weights)
+    for _ in range(3):
+        hand.step(slope(hand.weights, *boundary(problem, 0.3)))
+        if repair:
+            hand.step(slope(hand.weights, *problem.data(problem.retain)))
+    agree(problem, BoundaryShrink(epochs=3, bound=0.3, repair=repair, **SGD), hand.weights)
+
+
+def test_the_nearest_class_is_never_the_records_own(problem) -> None:
+    for bound in (1e-6, 0.1, 1.0):
+        _, labels = boundary(problem, bound)
+        found = nearest_classes(
+            problem.trained().model, problem.task, problem.forget, bound, batch_size=2, meter=Meter()
+        )
+        assert found.tolist() == labels.tolist()
+        assert not (found == problem.forget.targets).any()
 
 
 def test_l1_sparse(problem) -> None:
