@@ -47,6 +47,9 @@ def test_cells_stand_beside_what_the_paper_prints_and_are_the_audits_own(made: t
     assert over is not None
     assert (over.value, over.low) == pytest.approx((100 * row.difference.value, 100 * row.difference.low))
     assert cells["retrain", "UA over retrain"].measured is None
+    cost = cells["FT", "k gradients"].measured
+    assert cost is not None
+    assert cost.value == next(c for c in record.cells if c.unlearner == "finetune").cost["samples"] / 1000 > 0
 
 
 def test_claims_are_decided_by_intervals_that_hold_together(made: tuple[Path, Path, Result]) -> None:

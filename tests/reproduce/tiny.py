@@ -30,6 +30,7 @@ class Tiny(Study):
                 "TA": Where(measure="test_accuracy", times=100.0),
                 "UA": UA,
                 "UA over retrain": UA | Where(minus="retrained"),
+                "k gradients": Where(measure="cost.samples", times=0.001),
             },
             {"Original": (95.0,), "retrain": (94.5, 0.0), "FT": (93.0, 40.0)},
         ).within("3 steps"),

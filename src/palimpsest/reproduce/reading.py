@@ -47,12 +47,34 @@ class Reading:
         """Mean over seeds with its 95 % interval, in the paper's unit; or the record's own difference from a control."""
         if where.minus:
             return self._difference(where)
+        if where.measure.startswith("cost."):
+            return self._cost(where)
         series = self.series(where)
         if series is None:
             return None
         found = series[0] if len(series) == 1 else average(series[0].name, series)
         value, low, high = (where.times * end for end in (found.value, found.low, found.high))
         return Measured(value=value, low=low, high=high, n=found.n, seeds=len(series))
+
+    def _cost(self, where: Where) -> Measured | None:
+        """Mean over the models that stand for it of what making them cost, from the lowest to the highest."""
+        numbers = self.numbers.get(where.part)
+        label = numbers.owner(where.target, where.method) if numbers else ""
+        cells = (
+            [c for c in numbers.record.cells if (c.target, numbers.label(c)) == (where.target, label)]
+            if numbers
+            else []
+        )
+        found = {
+            (c.seed, c.replica): where.times * c.cost.get(where.measure.removeprefix("cost."), 0.0)
+            for c in cells
+            if c.cost
+        }
+        if not found:
+            return None
+        each = list(found.values())
+        seeds = len({seed for seed, _ in found})
+        return Measured(value=sum(each) / len(each), low=min(each), high=max(each), n=len(each), seeds=seeds)
 
     def _difference(self, where: Where) -> Measured | None:
         numbers = self.numbers.get(where.part)

@@ -65,6 +65,13 @@ COLUMNS = {
 """The columns of Tables 1, 2, 4, 5 and 6."""
 
 
+COST = {
+    "gradients, thousands": Where(measure="cost.samples", times=0.001),
+    "seconds": Where(measure="cost.seconds"),
+}
+"""What unlearning cost: records passed forward and backward, those of attacks included, and time on this machine."""
+
+
 def unlearned(method: str, part: str = "") -> Where:
     return Where(part, "unlearned", METHODS.get(method, method))
 

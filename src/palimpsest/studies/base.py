@@ -19,8 +19,8 @@ class Where:
     """A number of a study's audits. What is left empty is filled in by another: `row | column`.
 
     part: name of the audit. target, method: whose model ("retrained", or "unlearned" with the method's label). measure, at: as in
-    the record. minus: the control that it is taken minus of, as in the record's comparisons, for tables only. times: what the
-    measure is multiplied by to be as the paper prints it (100 for per cent).
+    the record; "cost.samples" and the like are what making the model cost. minus: the control that it is taken minus of, as in the
+    record's comparisons, for tables only. times: what the measure is multiplied by to be as the paper prints it (100 for per cent).
     """
 
     part: str = ""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._uma import COLUMNS, SMALL, forget_accuracy, merged, paper, test_accuracy
+from palimpsest.studies._uma import COLUMNS, COST, SMALL, forget_accuracy, merged, paper, test_accuracy
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
 _RL = Where("CIFAR-10", "unlearned", "random_label")
@@ -43,7 +43,8 @@ class UmaTable4(Study):
     paper = "UMA paper, Table 4"
     about = "adversarial unlearning around random labels, attacked at 8/255 and 16/255"
     tables = tuple(
-        Table(f"Table 4, RL on {data}", _ROWS, COLUMNS, printed).within(data) for data, printed in _PRINTED.items()
+        Table(f"Table 4, RL on {data}", _ROWS, {**COLUMNS, **COST}, printed).within(data)
+        for data, printed in _PRINTED.items()
     )
     claims = (
         Claim(
