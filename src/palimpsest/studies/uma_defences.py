@@ -34,7 +34,7 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class UmaDefences(Study):
-    """The defence of the paper's Table 4 beside boundary shrink with repair, bare and guarded, under UMA, a stronger one and a probe.
+    """The defence of Table 4 beside boundary shrink with repair, bare and guarded, under UMA, a stronger UMA and a probe.
 
     To dominate: test accuracy no lower, attacked forget accuracy no higher at 8/255 and 16/255, at most twice the gradients of
     random labels. The probe's column says what none of them is judged by in the paper: how much of the class the features hold.
