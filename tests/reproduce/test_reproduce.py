@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_the_page_shows_published_beside_measured_and_the_figure(made: tuple[Pat
     page = (out / "report.html").read_text(encoding="utf-8")
     for text in (
         "Table 0",
-        "94.5",
+        "paper: 94.5",
         "the retrained model knows the class",
         "not held",
         "not decidable",
@@ -91,6 +92,7 @@ def test_the_page_shows_published_beside_measured_and_the_figure(made: tuple[Pat
     ):
         assert text in page
     assert "Table 00: not run at this scale" in page
+    assert re.search(r"forget accuracy against steps: Original from 100.0% to \d+.\d%; retrain from", page), "as shares"
     assert (out / "figures" / "curve-0.png").read_bytes().startswith(b"\x89PNG")
     assert read(out) == result
 

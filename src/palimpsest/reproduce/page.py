@@ -1,7 +1,8 @@
-"""The page of a study: published beside measured, claims, figures; as HTML and as Markdown."""
+"""The page of a study: measured numbers with the published ones, claims, figures; as HTML and as Markdown."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from palimpsest.catalog import name_of
@@ -55,13 +56,15 @@ def _table(result: Result, title: str) -> list[Block]:
     for name in dict.fromkeys(cell.row for cell in cells):
         mine = {cell.column: cell for cell in cells if cell.row == name}
         rows.append((Entry.of(name), *(_entry(mine[column]) for column in columns)))
-    note = "Above: published (– where the paper prints none). Below: measured, with its 95 % interval."
+    note = "Measured, with its 95 % interval; below it what the paper prints, where it prints a number."
     return [Table(("", *columns), tuple(rows), title, note)]
 
 
 def _entry(cell: CellRow) -> Entry:
-    published = "–" if cell.published is None else f"{cell.published:g}"
-    return Entry.of(published, *measured(cell.measured), look="list")
+    published = "" if cell.published is None else f"paper: {cell.published:g}"
+    if cell.measured is None:
+        return Entry.of("–", published, look="number")
+    return Entry.of(*measured(cell.measured), published, look="number")
 
 
 def measured(found: Measured | None) -> tuple[str, ...]:
@@ -96,7 +99,7 @@ def figures(claim: ClaimRow) -> tuple[str, str, str]:
 def _curve(reading: Reading, curve: Curve, place: int) -> Figure | None:
     lines = []
     for name, points in curve.lines.items():
-        found = [(at, one) for at, where in points if (one := reading.measured(where))]
+        found = [(at, one) for at, where in points if (one := reading.measured(replace(where, times=1.0)))]
         if found:
             lines.append(Course(name, tuple((at, one.value, one.low, one.high) for at, one in found)))
     if not lines:
