@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.rng import Rng
-from palimpsest.task import Classification, predict
+from palimpsest.task import Task, predict
 from palimpsest.types import Examples, ForgetRequest, Split
 
 GROUPS = ("retain", "forget", "test", "heldout")
@@ -51,7 +51,7 @@ class Case:
             raise BadInput("case target", got=self.target, expected=", ".join(TARGETS))
 
     @property
-    def task(self) -> Classification:
+    def task(self) -> Task:
         return self.original.task
 
     @cached_property

@@ -9,11 +9,11 @@ from palimpsest.audit.stage import homes, labels
 from palimpsest.defend.base import Guarded
 from palimpsest.errors import BadInput
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
+from palimpsest.task import Task
 from palimpsest.types import Split
 
 
-def runnable(plan: Plan, split: Split, task: Classification) -> Plan:
+def runnable(plan: Plan, split: Split, task: Task) -> Plan:
     """The plan with a reason for each optional method that is not for this model, or whose own learner is not for it or for these
     records.
 

@@ -23,7 +23,7 @@ from palimpsest.forget.selection import select
 from palimpsest.learn.base import Learner
 from palimpsest.learn.recipe import Recipe
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
+from palimpsest.task import Task
 from palimpsest.types import Examples, ForgetRequest, Split
 from palimpsest.unlearn.base import Unlearner
 
@@ -162,7 +162,7 @@ def _home(plan: Plan, unlearner: Unlearner) -> Home:
     return Home(name, learner, replace(plan.recipe, **other))
 
 
-def chosen_requests(plan: Plan, split: Split, task: Classification, seed: int) -> list[ForgetRequest]:
+def chosen_requests(plan: Plan, split: Split, task: Task, seed: int) -> list[ForgetRequest]:
     """What each request of one seed names, in order. Raises BadInput for one that cannot be granted."""
     remaining, requests = split.train, []
     for index, selection in enumerate(plan.forget):
@@ -172,7 +172,7 @@ def chosen_requests(plan: Plan, split: Split, task: Classification, seed: int) -
     return requests
 
 
-def fits(plan: Plan, split: Split, task: Classification, seed: int) -> list[tuple[Examples, Rng]]:
+def fits(plan: Plan, split: Split, task: Task, seed: int) -> list[tuple[Examples, Rng]]:
     """What is trained on what, with which stream: the original, then the retrained controls of each request in order."""
     rng, remaining = Rng(seed), split.train
     found = [(remaining, rng.child("original"))]

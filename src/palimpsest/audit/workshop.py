@@ -25,7 +25,7 @@ from palimpsest.models.base import Model
 from palimpsest.models.files import not_finite
 from palimpsest.rng import Rng
 from palimpsest.store import Artifact, Store, digest, environment
-from palimpsest.task import Classification
+from palimpsest.task import Task
 from palimpsest.types import Cost, Examples, Ids, Scores
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.verify.base import Verifier
@@ -82,7 +82,7 @@ class Workshop:
     """
 
     store: Store
-    task: Classification
+    task: Task
     fingerprint: str
     device: str = "cpu"
     validation: Examples | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 
 from palimpsest.case import Case
@@ -19,9 +20,10 @@ from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.base import Model
 from palimpsest.models.convnet import ConvNet
+from palimpsest.models.masked_autoencoder import MaskedAutoencoder
 from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
+from palimpsest.task import Classification, Task
 from palimpsest.types import Examples, Split
 
 
@@ -45,17 +47,31 @@ class Bench:
     learner: Learner = field(default_factory=Plain)
     model: Model | None = None
 
+    @staticmethod
+    def of(tasks: Collection[str], learner: Learner, recipe: Mapping[str, Any], *, mixes: bool = True) -> Bench:
+        """A bench of the first of these tasks. recipe: what a method needs of it. mixes: see `Unlearner`."""
+        if Classification.name in tasks:
+            plain = Recipe(**{"epochs": 10, "batch_size": 32, **recipe})
+            return Bench(recipe=plain, learner=learner, model=None if mixes else Mlp(width=32, layers=2))
+        small = MaskedAutoencoder(patch=2, width=32, depth=1, heads=4, decoder_width=32, decoder_depth=1)
+        slow = Recipe(**{"epochs": 15, "batch_size": 32, "optimizer": "adamw", "lr": 3e-3, **recipe})
+        return Bench(recipe=slow, learner=learner, model=small)
+
     @cached_property
     def split(self) -> Split:
-        return Digits(limit=self.records).load()
+        split = Digits(limit=self.records).load()
+        return self.builder.task(split).prepare(split)
 
     @cached_property
-    def task(self) -> Classification:
-        return Classification.of(self.split)
+    def task(self) -> Task:
+        return self.builder.task(self.split)
+
+    @cached_property
+    def builder(self) -> Model:
+        return self.model or factory(self.learner)
 
     def fit(self, examples: Examples, *stream: str | int) -> Trained:
-        model = self.model or factory(self.learner)
-        return self.learner.fit(self.task, examples, self.recipe, model, rng=Rng(0).child(*stream))
+        return self.learner.fit(self.task, examples, self.recipe, self.builder, rng=Rng(0).child(*stream))
 
     @cached_property
     def original(self) -> Trained:
@@ -80,7 +96,31 @@ class Bench:
 
     @cached_property
     def learnt_by_heart(self) -> Case:
-        """Random labels throughout: the original knows those of its training records, a retrained model has no way to."""
+        """Random labels, or random images, throughout: the original knows its training records, a retrained model has no way to."""
+        return self._labels if isinstance(self.task, Classification) else self._noise
+
+    @cached_property
+    def _noise(self) -> Case:
+        """Images of noise, of which half tells nothing of the other half."""
+        draw = Rng(0).child("noise").numpy()
+        pixels = torch.from_numpy(draw.integers(0, 256, (90, 1, 8, 8), dtype=np.uint8))
+        whole = Examples.of({"image": pixels}, torch.arange(90) % 10, [f"noise/{row}" for row in range(90)])
+        train, validation, test = (whole.take(list(range(*ends))) for ends in ((0, 60), (60, 70), (70, 90)))
+        bare = replace(self.split, train=train, validation=validation, test=test, fingerprint="noise")
+        large = MaskedAutoencoder(patch=4, width=64, depth=1, heads=4, decoder_width=64, decoder_depth=1)
+        task = large.task(bare)
+        split = task.prepare(bare)
+        request = select("random=0.3", split.train, split.classes, rng=Rng(0))
+        retain = split.train.without(request.ids.tolist())
+        recipe = Recipe(epochs=120, batch_size=30, optimizer="adamw", lr=3e-3)
+        original, subject, control = (
+            self.learner.fit(task, part, recipe, large, rng=Rng(0).child("by heart", replica))
+            for replica, part in enumerate((split.train, retain, retain))
+        )
+        return Case(split, (request,), original, subject, "retrained", (control,))
+
+    @cached_property
+    def _labels(self) -> Case:
         kinds, draw = len(self.split.classes), Rng(0).child("labels").numpy()
         train, validation, test = (
             replace(part, targets=torch.from_numpy(draw.integers(0, kinds, len(part))))
