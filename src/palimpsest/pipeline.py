@@ -19,7 +19,7 @@ from palimpsest.audit.examine import examine, skip
 from palimpsest.audit.imported import imported_stage
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.released import every_stage
-from palimpsest.audit.runnable import runnable
+from palimpsest.audit.runnable import check_tasks, runnable
 from palimpsest.audit.stage import Stage, chosen_requests, homes
 from palimpsest.audit.workshop import Workshop
 from palimpsest.errors import NothingAudited, StoreError
@@ -111,6 +111,7 @@ def all_stages(plan: Plan, split: Split, shop: Workshop, seed: int) -> Iterator[
 def _refuse_early(plan: Plan, split: Split, shop: Workshop, out: Path) -> Plan:
     """The plan as far as it can be carried out. Raises before anything is trained: requests that cannot be granted, a model or a
     method that does not fit, nowhere to write."""
+    check_tasks(plan, shop.task)
     if plan.imported is None:
         for seed in plan.seeds:
             chosen_requests(plan, split, shop.task, seed)
