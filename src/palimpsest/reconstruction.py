@@ -168,6 +168,14 @@ class Reconstruction(Task):
         return squares.sum((1, 2, 3)) / (where.sum((1, 2, 3)) * self.shape[0])
 
 
+def as_reconstruction(task: Task, who: str) -> Reconstruction:
+    """The task, where it is a reconstruction. Raises BadInput, as `who`, where it is another."""
+    if not isinstance(task, Reconstruction):
+        got, do = f"the task {task.name}", "leave it out, or choose a --model such as masked_autoencoder"
+        raise BadInput(who, got=got, expected=f"the task {Reconstruction.name}", do=do)
+    return task
+
+
 def _are_images(targets: Tensor) -> bool:
     return targets.is_floating_point() and targets.dim() == 4
 

@@ -37,7 +37,7 @@ class Attack(Checked, ABC):
 
     threat: the declared threat model. paper: where it comes from. reads_one_model: controls are retrained models (negative) and the
     original (positive). primary: the measure (name) that verdicts go by, higher meaning more remembered. tasks: names of the tasks
-    that it is for.
+    that it is for. untrained: whether a model with fresh weights is attacked too, as inputs may bring forth much from any.
     """
 
     kind: ClassVar[str] = "attacks"
@@ -47,6 +47,7 @@ class Attack(Checked, ABC):
     about: ClassVar[str] = ""
     primary: ClassVar[str] = ""
     bias_matched: ClassVar[bool] = False  # whether class-wise the bias-matched control is needed to read it
+    untrained: ClassVar[bool] = False
     tasks: ClassVar[tuple[str, ...]] = (Classification.name,)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

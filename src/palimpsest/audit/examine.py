@@ -48,6 +48,8 @@ def seats(stage: Stage) -> Iterator[Seat]:
     yield seat("original", stage.served or stage.original, stage.controls)
     for replica, control in enumerate(stage.controls):
         yield seat("retrained", control, tuple(c for c in stage.controls if c is not control), replica=replica)
+    if stage.untrained is not None:
+        yield seat("untrained", stage.untrained, ())
     for label, made in stage.unlearned.items():
         if isinstance(made, Exception):
             continue
@@ -144,6 +146,8 @@ def examiners(plan: Plan) -> list[Attack | Verifier]:
 def _applies(by: Attack | Verifier, seat: Seat) -> bool:
     if seat.target == "bias-matched":
         return by.bias_matched
+    if seat.target == "untrained":
+        return isinstance(by, Attack) and by.untrained
     if seat.target == "placebo":
         return isinstance(by, Attack) and by.bias_matched
     return True

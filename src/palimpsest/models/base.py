@@ -64,6 +64,11 @@ class Normalised(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(shape))
         self.network = network
 
+    def encode(self, inputs: Tensor) -> Tensor:
+        """The network's features, where it has `encode`."""
+        features: Tensor = self.network.encode((inputs - self.mean) / self.std)  # type: ignore[operator]
+        return features
+
     def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.network((inputs - self.mean) / self.std)
         return logits

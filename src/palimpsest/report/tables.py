@@ -115,7 +115,7 @@ def plain(numbers: Numbers, by: str, request: int, keys: Sequence[Key], caption:
     return Table(columns, tuple(rows), caption or by, strong=frozenset(strong))
 
 
-NEGATIVE = ("retrained", "bias-matched", "placebo")
+NEGATIVE = ("retrained", "untrained", "bias-matched", "placebo")
 """Controls that an attack must find nothing in."""
 
 
