@@ -155,7 +155,7 @@ def weaker_than_larger_epsilon(board: Board) -> list[Warning]:
     for place, measures in board.measures.items():
         curves: dict[str, list[Measure]] = {}
         for measure in measures.values():
-            drawn = measure.name.endswith("forget_resemblance") and measure.at["epsilon"] > 0
+            drawn = measure.name.endswith("forget_resemblance") and measure.at.get("epsilon", 0.0) > 0
             if "epsilon" in measure.at and (drawn or measure.name.endswith("forget_accuracy")):
                 curves.setdefault(measure.name, []).append(measure)
         for curve in curves.values():

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from palimpsest.attack.base import Attack
-from palimpsest.audit.board import Board, Picture, Place
+from palimpsest.audit.board import Board, Drawing, Picture, Place
 from palimpsest.audit.controls import bias_matched
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.stage import FAILURES, Stage, labels
@@ -199,6 +199,11 @@ def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Wor
     told = {"clean_prediction", "attacked_prediction"} <= scored.scores.arrays.keys()
     if pictured and told and "epsilon" in scored.scores.axes and scored.shown is not None and scored.shown.dim() == 4:
         board.pictures.append(_picture(place, scored.scores, scored.shown.numpy()))
+    if pictured and scored.shown is not None and scored.shown.dim() == 5:
+        n, scores = len(scored.shown), scored.scores
+        board.drawings.append(
+            Drawing(place, scores.ids[:n], scored.shown.numpy(), scores.axes["epsilon"], scores["label"][:n])
+        )
 
 
 def _picture(place: Place, scores: Scores, attacked: Array) -> Picture:

@@ -87,7 +87,9 @@ def _rounded(name: str, value: float, sign: str) -> str:
 
 
 def epsilon(value: float, image: bool) -> str:
-    """8/255 for images, a plain number for everything else."""
+    """8/255 for images, where all of the domain is no bound; a plain number for everything else."""
+    if image and value >= 1:
+        return "unbounded"
     return f"{value * 255:.4g}/255" if image and value else f"{value:.4g}"
 
 
