@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from palimpsest.case import Case
 from palimpsest.catalog import make
 from palimpsest.data.digits import Digits
 from palimpsest.errors import ContractError
 from palimpsest.forget.selection import select
+from palimpsest.learn._extractor import Extractor, trained_here
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
@@ -24,7 +26,7 @@ from palimpsest.models.masked_autoencoder import MaskedAutoencoder
 from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
 from palimpsest.task import Classification, Task
-from palimpsest.types import Examples, Split
+from palimpsest.types import Examples, ForgetRequest, Split
 
 
 def factory(learner: Learner) -> Model:
@@ -46,6 +48,17 @@ class Bench:
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10, batch_size=32))
     learner: Learner = field(default_factory=Plain)
     model: Model | None = None
+    extractors: dict[tuple[Extractor, str], nn.Module] = field(default_factory=dict)
+
+    def extract(self, wanted: Extractor, split: Split) -> nn.Module:
+        """The classifier by whose features images are compared, trained once, and briefly."""
+        key = (wanted, split.fingerprint)
+        if key not in self.extractors:
+            brief = (
+                wanted if wanted.given else replace(wanted, width=min(4, wanted.width), epochs=min(2, wanted.epochs))
+            )
+            self.extractors[key] = trained_here(brief, split)
+        return self.extractors[key]
 
     @staticmethod
     def of(tasks: Collection[str], learner: Learner, recipe: Mapping[str, Any], *, mixes: bool = True) -> Bench:
@@ -54,7 +67,7 @@ class Bench:
             plain = Recipe(**{"epochs": 10, "batch_size": 32, **recipe})
             return Bench(recipe=plain, learner=learner, model=None if mixes else Mlp(width=32, layers=2))
         small = MaskedAutoencoder(patch=2, width=32, depth=1, heads=4, decoder_width=32, decoder_depth=1)
-        slow = Recipe(**{"epochs": 15, "batch_size": 32, "optimizer": "adamw", "lr": 3e-3, **recipe})
+        slow = Recipe(**{"epochs": 8, "batch_size": 32, "optimizer": "adamw", "lr": 3e-3, **recipe})
         return Bench(recipe=slow, learner=learner, model=small)
 
     @cached_property
@@ -91,8 +104,13 @@ class Bench:
             request = select(selection, self.split.train, self.split.classes, rng=Rng(0))
             retain = self.parted(selection)[0]
             subject, control = (self.fit(retain, selection, replica) for replica in range(2))
-            made.append(Case(self.split, (request,), self.original, subject, "retrained", (control,)))
+            made.append(self._case(self.split, request, self.original, subject, control))
         return (*made, self.learnt_by_heart)
+
+    def _case(
+        self, split: Split, request: ForgetRequest, original: Trained, subject: Trained, control: Trained
+    ) -> Case:
+        return Case(split, (request,), original, subject, "retrained", (control,), extract=self.extract)
 
     @cached_property
     def learnt_by_heart(self) -> Case:
@@ -112,12 +130,12 @@ class Bench:
         split = task.prepare(bare)
         request = select("random=0.3", split.train, split.classes, rng=Rng(0))
         retain = split.train.without(request.ids.tolist())
-        recipe = Recipe(epochs=120, batch_size=30, optimizer="adamw", lr=3e-3)
+        recipe = Recipe(epochs=80, batch_size=30, optimizer="adamw", lr=3e-3)
         original, subject, control = (
             self.learner.fit(task, part, recipe, large, rng=Rng(0).child("by heart", replica))
             for replica, part in enumerate((split.train, retain, retain))
         )
-        return Case(split, (request,), original, subject, "retrained", (control,))
+        return self._case(split, request, original, subject, control)
 
     @cached_property
     def _labels(self) -> Case:
@@ -133,7 +151,7 @@ class Bench:
             self.learner.fit(self.task, part, recipe, Mlp(width=128, layers=3), rng=Rng(0).child("by heart", replica))
             for replica, part in enumerate((train, retain, retain))
         )
-        return Case(split, (request,), original, subject, "retrained", (control,))
+        return self._case(split, request, original, subject, control)
 
 
 Check = Callable[[Any, Bench], None]
