@@ -14,7 +14,7 @@ from palimpsest import catalog
 from palimpsest.attack.base import Attack
 from palimpsest.audit.plan import Imported, Plan, every_verifier
 from palimpsest.audit.policy import Policy
-from palimpsest.audit.yardstick import YARDSTICKS
+from palimpsest.audit.yardstick import yardstick
 from palimpsest.data import open_data
 from palimpsest.data.base import Dataset
 from palimpsest.defend.base import Defence
@@ -85,7 +85,7 @@ def parts(chosen: Choices, read: Callable[[], Split] | None = None, asked: Colle
     """
     data = dataset(chosen)
     learner, task = chosen.learner or "plain", task_named(chosen)
-    stick = YARDSTICKS[task]
+    stick = yardstick(task)
     unlearners = labelled("unlearners", methods(chosen)[0])
     attacks = labelled("attacks", stick.attacks if chosen.attack is None else chosen.attack)
     wanted = map(catalog.name_of, every_verifier(task)) if chosen.verify is None else chosen.verify

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ class Reconstruction(Task):
     direction it errs, which a plain clamp would not do.
     """
 
-    name: ClassVar[str] = "reconstruction"
+    name = "reconstruction"
 
     shape: tuple[int, int, int]
     patch: int

@@ -92,7 +92,7 @@ class Classification(Task):
     domain: lowest and highest value of the attacked input.
     """
 
-    name: ClassVar[str] = "classification"
+    name = "classification"
 
     classes: int
     shape: tuple[int, ...]

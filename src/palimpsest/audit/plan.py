@@ -9,7 +9,7 @@ from typing import Any
 
 from palimpsest.attack.base import Attack
 from palimpsest.audit.policy import Policy
-from palimpsest.audit.yardstick import YARDSTICKS, Yardstick
+from palimpsest.audit.yardstick import Yardstick, yardstick
 from palimpsest.data.base import Dataset
 from palimpsest.defend.base import Defence, Guard, ModelRelease
 from palimpsest.errors import BadInput
@@ -81,7 +81,7 @@ class Plan:
 
     @property
     def yardstick(self) -> Yardstick:
-        return YARDSTICKS[self.model.solves]
+        return yardstick(self.model.solves)
 
     @property
     def guards(self) -> tuple[Guard, ...]:

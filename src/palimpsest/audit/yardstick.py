@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from palimpsest.errors import UnknownName
 from palimpsest.reconstruction import Reconstruction
 from palimpsest.task import Classification
 
@@ -45,3 +46,10 @@ YARDSTICKS: Mapping[str, Yardstick] = {
     ),
 }
 ACCURACY = YARDSTICKS[Classification.name]
+
+
+def yardstick(task: str) -> Yardstick:
+    """That of a task by its name. Raises UnknownName for one that no verdict is known for."""
+    if task not in YARDSTICKS:
+        raise UnknownName("the model's task (`solves`)", got=task, known=YARDSTICKS)
+    return YARDSTICKS[task]

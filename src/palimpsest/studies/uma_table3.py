@@ -80,7 +80,7 @@ class UmaTable3(Study):
     """
 
     paper = "UMA paper, Table 3"
-    about = "image generation: IS and FID of I2I and SalUn on a masked autoencoder under UMA, bounded and unbounded"
+    about = "image generation: IS and FID of what is drawn after I2I and SalUn, under UMA"
     tables = _TABLES
     claims = tuple(claim for scale in PART for claim in _claims(scale))
     notes = (

@@ -73,7 +73,7 @@ class UmaTable7(Study):
     """
 
     paper = "UMA paper, Table 7 (A.3)"
-    about = "image generation: L1 between outputs before and after unlearning, unattacked and under UMA at 8/255"
+    about = "image generation: L1 between what is drawn before and after unlearning"
     tables = _TABLES
     claims = tuple(claim for scale in PART for claim in _claims(scale))
     notes = (
