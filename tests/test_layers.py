@@ -23,6 +23,7 @@ ORDER = (
         "workers",
     ),  # their own order is FOUNDATION
     ("task",),
+    ("reconstruction",),
     ("data",),
     ("models",),
     ("learn",),

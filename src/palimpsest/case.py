@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from palimpsest.errors import BadInput
+from palimpsest.learn._extractor import Extract, trained_here
 from palimpsest.learn.base import Trained
 from palimpsest.rng import Rng
-from palimpsest.task import Classification, predict
+from palimpsest.task import Task, predict
 from palimpsest.types import Examples, ForgetRequest, Split
 
 GROUPS = ("retain", "forget", "test", "heldout")
-TARGETS = ("original", "retrained", "unlearned", "placebo", "bias-matched", "clean", "honest")
+TARGETS = ("original", "retrained", "unlearned", "placebo", "bias-matched", "untrained", "clean", "honest")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Case:
     requests: all requests granted so far; their ids are stored, never derived again.
     seen: the model that the adversary is shown in the subject's place; None: the subject itself.
     controls: models retrained without the forgotten records, on the same split with other seeds.
+    extract: gives the classifier by whose features images are compared; as it is, one that is trained when it is asked for.
     """
 
     split: Split
@@ -42,6 +44,7 @@ class Case:
     unlearner: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     seen: Trained | None = None
+    extract: Extract = field(default=trained_here, repr=False, compare=False)
     answers: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = field(
         default_factory=WeakKeyDictionary, repr=False, compare=False
     )  # posteriors already asked for; cases of one stage share them
@@ -51,7 +54,7 @@ class Case:
             raise BadInput("case target", got=self.target, expected=", ".join(TARGETS))
 
     @property
-    def task(self) -> Classification:
+    def task(self) -> Task:
         return self.original.task
 
     @cached_property

@@ -14,6 +14,7 @@ from palimpsest import catalog
 from palimpsest.attack.base import Attack
 from palimpsest.audit.plan import Imported, Plan, every_verifier
 from palimpsest.audit.policy import Policy
+from palimpsest.audit.yardstick import yardstick
 from palimpsest.data import open_data
 from palimpsest.data.base import Dataset
 from palimpsest.defend.base import Defence
@@ -22,18 +23,21 @@ from palimpsest.forget.selection import read_ids
 from palimpsest.forget.trained_on import recall
 from palimpsest.learn.base import Learner
 from palimpsest.learn.recipe import Recipe
-from palimpsest.models.base import Model, factory
+from palimpsest.models.base import Model, factory, task_of
 from palimpsest.presets import Choices, Settings, choices
+from palimpsest.reconstruction import Reconstruction
+from palimpsest.task import Classification
 from palimpsest.types import Split
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.verify.base import Verifier
 
-UNLEARN = ("retrain", "finetune", "random_label", "salun")
-ATTACK = ("uma", "confidence_membership")
+UNLEARN: Mapping[str, tuple[str, ...]] = {
+    Classification.name: ("retrain", "finetune", "random_label", "salun"),
+    Reconstruction.name: ("retrain", "finetune", "image_to_image", "salun"),
+}
+"""The methods when none is named, by task."""
 EVERY = "all"
 """For --unlearn: every method of the catalog; those that the case is not for are skipped, with their reason."""
-ALWAYS = "accuracy"
-"""The verifier without which no verdict can be given."""
 MODELS = {"image": "convnet", "features": "mlp", "text": "mlp"}
 """The model when none is named, by kind of data."""
 SEEDS = 3
@@ -80,11 +84,12 @@ def parts(chosen: Choices, read: Callable[[], Split] | None = None, asked: Colle
     Raises UnknownName for a name or a field that there is not (with the nearest one), BadInput for a value of another type.
     """
     data = dataset(chosen)
-    learner = chosen.learner or "plain"
+    learner, task = chosen.learner or "plain", task_named(chosen)
+    stick = yardstick(task)
     unlearners = labelled("unlearners", methods(chosen)[0])
-    attacks = labelled("attacks", ATTACK if chosen.attack is None else chosen.attack)
-    wanted = map(catalog.name_of, every_verifier()) if chosen.verify is None else chosen.verify
-    verifiers = {ALWAYS: ALWAYS, **labelled("verifiers", wanted)}
+    attacks = labelled("attacks", stick.attacks if chosen.attack is None else chosen.attack)
+    wanted = map(catalog.name_of, every_verifier(task)) if chosen.verify is None else chosen.verify
+    verifiers = {stick.by: stick.by, **labelled("verifiers", wanted)}
     defences = labelled("defences", chosen.defend or ())
     needed = _needed(unlearners.values())
     named = {*ROLES, _data_name(str(chosen.data)), learner, *needed, *unlearners, *attacks, *verifiers, *defences}
@@ -155,7 +160,7 @@ def methods(chosen: Choices) -> tuple[list[str], list[str]]:
     every = sorted(catalog.members("unlearners"), key=lambda name: (name != "retrain", name))
     names: list[str] = []
     optional: list[int] = []
-    for name in UNLEARN if chosen.unlearn is None else chosen.unlearn:
+    for name in wanted(chosen):
         if name.strip() == EVERY:
             optional += range(len(names), len(names) + len(every))
             names += every
@@ -163,6 +168,16 @@ def methods(chosen: Choices) -> tuple[list[str], list[str]]:
             names.append(name)
     labels = list(labelled("unlearners", names))
     return names, [labels[place] for place in optional]
+
+
+def wanted(chosen: Choices) -> tuple[str, ...]:
+    """The methods by name as they were asked for, or those of the task where none were."""
+    return UNLEARN[task_named(chosen)] if chosen.unlearn is None else chosen.unlearn
+
+
+def task_named(chosen: Choices) -> str:
+    """The task that the chosen model solves."""
+    return Classification.name if chosen.model is None else task_of(chosen.model)
 
 
 def _needed(names: Iterable[str]) -> list[str]:

@@ -12,14 +12,14 @@ from pathlib import Path
 from palimpsest import record as records
 from palimpsest import report
 from palimpsest.audit.apart import make_apart
-from palimpsest.audit.board import Board, Picture
+from palimpsest.audit.board import Board, Drawing, Picture
 from palimpsest.audit.conclude import conclude
 from palimpsest.audit.crew import Bench
 from palimpsest.audit.examine import examine, skip
 from palimpsest.audit.imported import imported_stage
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.released import every_stage
-from palimpsest.audit.runnable import runnable
+from palimpsest.audit.runnable import check_tasks, runnable
 from palimpsest.audit.stage import Stage, chosen_requests, homes
 from palimpsest.audit.workshop import Workshop
 from palimpsest.errors import NothingAudited, StoreError
@@ -90,7 +90,8 @@ def audit(
         )
     done = done.model_copy(update={"seconds": round(time.perf_counter() - begin, 1)})
     records.write(done, out, board.scores)
-    panels.save(out, [panel(picture, split) for picture in board.pictures])
+    strips = [strip(drawing, split) for drawing in board.drawings]
+    panels.save(out, [*(panel(picture, split) for picture in board.pictures), *strips])
     report.write(out)
     if shop.made["redacted"]:
         say(f"took attacked inputs of earlier runs out of {shop.made['redacted']} score sets in the store")
@@ -111,6 +112,7 @@ def all_stages(plan: Plan, split: Split, shop: Workshop, seed: int) -> Iterator[
 def _refuse_early(plan: Plan, split: Split, shop: Workshop, out: Path) -> Plan:
     """The plan as far as it can be carried out. Raises before anything is trained: requests that cannot be granted, a model or a
     method that does not fit, nowhere to write."""
+    check_tasks(plan, shop.task)
     if plan.imported is None:
         for seed in plan.seeds:
             chosen_requests(plan, split, shop.task, seed)
@@ -145,4 +147,20 @@ def panel(picture: Picture, split: Split) -> panels.Panel:
         after=picture.after,
         request=place.request,
         ids=tuple(ids),
+    )
+
+
+def strip(drawing: Drawing, split: Split) -> panels.Strip:
+    """A drawing for the report."""
+    place = drawing.place
+    return panels.Strip(
+        unlearner=place.label,
+        target=place.target,
+        seed=place.seed,
+        epsilon=drawing.epsilon,
+        classes=split.classes,
+        images=drawing.images,
+        label=drawing.label,
+        request=place.request,
+        ids=tuple(drawing.ids.tolist()),
     )

@@ -21,7 +21,7 @@ from palimpsest.errors import BadInput, ContractError, NewerFormat
 from palimpsest.types import Finding, Measure, Scores
 
 FORMAT = 1
-SHARED = ("original", "retrained")
+SHARED = ("original", "retrained", "untrained")
 """Targets that belong to all methods of a learner."""
 
 

@@ -19,7 +19,7 @@ from palimpsest.models.files import hash_weights, load_into, read_weights, write
 from palimpsest.options import Parts
 from palimpsest.rng import Rng
 from palimpsest.store import Store
-from palimpsest.task import Classification
+from palimpsest.task import check_task
 from palimpsest.types import Split
 
 
@@ -40,8 +40,9 @@ def train(
     control; a store that has them already is used.
     """
     check_target(out)
-    split = split.to(device)
-    shop = Workshop(store, Classification.of(split), split.fingerprint, device, split.validation)
+    split = made.model.task(split).prepare(split).to(device)
+    shop = Workshop(store, made.model.task(split), split.fingerprint, device, split.validation)
+    check_task(made.learner, shop.task.name)
     rng, remaining = Rng(seed), split.train
     for index, selection in enumerate(exclude):
         request = select(selection, remaining, split.classes, rng=rng.child("request", index))
@@ -73,8 +74,8 @@ def unlearn(
     that of the weights, which retraining needs. Several selections are granted in order.
     """
     check_target(out)
-    split, rng = split.to(device), Rng(seed)
-    task = Classification.of(split)
+    split, rng = made.model.task(split).prepare(split).to(device), Rng(seed)
+    task = made.model.task(split)
     remaining = trained_part(split, trained_on.recall(weights) if train_ids is None else train_ids).train
     model = made.model.build(task, rng)
     load_into(model, read_weights(weights), str(weights))
@@ -85,6 +86,7 @@ def unlearn(
         model, task, remaining.ids, learner, recipe, made.model, origin=origin, validation=split.validation
     )
     (unlearner,) = made.unlearners
+    check_task(unlearner, task.name)
     for index, selection in enumerate(forget):
         request = select(selection, remaining, split.classes, rng=rng.child("request", index))
         gone = remaining.only(request.ids.tolist())

@@ -6,23 +6,41 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from palimpsest.catalog import name_of
 from palimpsest.errors import BadInput
 from palimpsest.rng import Rng
 from palimpsest.types import Batch, Examples, Split
 
 
 class Task(ABC):
-    """What a model is asked to do, and how well it does it. Shapes: n records, k classes or outputs."""
+    """What a model is asked to do, and how well it does it. Shapes: n records, k classes or outputs.
 
-    attacked_input: str
+    name: by which models, methods, attacks and verifiers say which tasks they are for (`check_task`).
+    """
+
+    name: ClassVar[str] = ""
+
+    shape: tuple[int, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     domain: tuple[Tensor, Tensor]
+    attacked_input: str
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """JSON-ready, for artifact keys."""
+
+    @property
+    @abstractmethod
+    def answer(self) -> tuple[int, ...]:
+        """Shape of what a model answers to one record."""
 
     @abstractmethod
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -60,6 +78,10 @@ class Task(ABC):
         """The retain data once these records are gone (for a graph, their edges drop out too)."""
         return examples.without(ids)
 
+    def prepare(self, split: Split) -> Split:
+        """The split with the inputs that the task adds to each record."""
+        return split
+
 
 @dataclass(frozen=True)
 class Classification(Task):
@@ -69,6 +91,8 @@ class Classification(Task):
     from the validation records (features), never from training records, so that retraining without some of those is exact.
     domain: lowest and highest value of the attacked input.
     """
+
+    name = "classification"
 
     classes: int
     shape: tuple[int, ...]
@@ -89,9 +113,6 @@ class Classification(Task):
             std = [value if value > 1e-8 else 1.0 for value in spread.tolist()]
         return Classification(len(split.classes), split.shape, tuple(mean), tuple(std), split.domain, name)
 
-    def identity_extra(self) -> dict[str, Any]:
-        return {}
-
     def identity(self) -> dict[str, Any]:
         """JSON-ready, for artifact keys."""
         return {
@@ -101,6 +122,10 @@ class Classification(Task):
             "mean": self.mean,
             "std": self.std,
         }
+
+    @property
+    def answer(self) -> tuple[int, ...]:
+        return (self.classes,)
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         if len(batch.inputs) == 1:
@@ -141,6 +166,22 @@ class Classification(Task):
         return F.softmax(self.outputs(model, batch).float(), 1)
 
 
+def check_task(member: Any, task: str) -> None:
+    """Raises BadInput where a model, learner, method, attack, verifier or defence is not for this task."""
+    tasks: tuple[str, ...] = getattr(member, "tasks", (Classification.name,))
+    if task not in tasks:
+        got, do = f"a model of the task {task}", "leave it out, or choose another --model"
+        raise BadInput(name_of(member), got=got, expected=f"one of the task {' or '.join(tasks)}", do=do)
+
+
+def as_classification(task: Task, who: str) -> Classification:
+    """The task, where it is a classification. Raises BadInput, as `who`, where it is another."""
+    if not isinstance(task, Classification):
+        got, do = f"the task {task.name}", "leave it out, or choose another --model"
+        raise BadInput(who, got=got, expected=f"the task {Classification.name}", do=do)
+    return task
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """The model in evaluation mode; afterwards each of its modules is in the mode that it was in."""
@@ -155,14 +196,14 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 @torch.no_grad()
 def predict(task: Task, model: nn.Module, examples: Examples, *, batch_size: int = 512) -> Tensor:
-    """Posteriors of all records, shape (n, k) on the CPU, the model in evaluation mode.
+    """Posteriors of all records, shape (n, k), or images, shape (n, c, h, w), on the CPU, the model in evaluation mode.
 
     Raises BadInput where an answer is not finite, which would count as just another class.
     """
     with evaluating(model):
         parts = [task.posterior(model, batch).cpu() for batch in examples.batches(batch_size)]
     answers = torch.cat(parts)
-    broken = int((~torch.isfinite(answers)).any(1).sum())
+    broken = int((~torch.isfinite(answers)).flatten(1).any(1).sum())
     if broken:
         got = f"answers that are NaN or infinite for {broken} of {len(answers)} records"
         raise BadInput("model", got=got, expected="finite ones", do="look at the size of its weights")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from palimpsest.case import Case
 from palimpsest.errors import BeyondView, ContractError
 from palimpsest.learn.base import Trained
-from palimpsest.task import Classification, evaluating
+from palimpsest.task import Task, evaluating
 from palimpsest.types import Batch
 
 ROLES = {
@@ -156,7 +156,7 @@ class View:
     def __init__(self, threat: ThreatModel, case: Case) -> None:
         access = _ACCESS[threat.sees]
         self.threat = threat
-        self.task: Classification = case.task
+        self.task: Task = case.task
         self._models: dict[str, LabelsView] = {}
         if threat.models in ("before", "both"):
             self._models["before"] = access(case.original)

@@ -230,3 +230,43 @@ def test_the_layout_is_the_faster_in_a_timed_trial_that_is_run_once(monkeypatch,
     assert weight.is_contiguous(memory_format=torch.channels_last) == (chosen == "channels_last")
     assert prepare(model, sample, "contiguous").layout == "contiguous"
     assert len(timed) == 2
+
+
+class Gated(nn.Module):
+    """Answers with what a side input lets through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        return self.weight * x * gate
+
+
+@pytest.mark.parametrize("batch_size", [2, 3, 128])
+@pytest.mark.parametrize("stop", [None, lambda outputs, aims, loss: loss < 1e-3])
+def test_a_side_input_travels_with_its_record(batch_size, stop) -> None:
+    """Each record reaches its aim where its own gate is open, and stays as it began where it is shut."""
+    gates = (torch.arange(7 * 16).view(7, 1, 4, 4) % torch.arange(2, 9).view(7, 1, 1, 1) == 0).double()
+    clean, aims = images(7), images(7).flip(0)
+    found = run(
+        Gated().double(),
+        clean,
+        aims,
+        lambda outputs, wanted: (outputs - wanted * (outputs != 0)).square().flatten(1).sum(1),
+        epsilon=1.0,
+        step_size=0.01,
+        steps=120,
+        start="record",
+        batch_size=batch_size,
+        stop=stop,
+        sides=gates,
+    )
+    opened = gates.bool()
+    assert (found.inputs - aims)[opened].abs().max() < 0.04
+    assert torch.equal(found.inputs[~opened], clean[~opened])
+
+
+def test_sides_are_one_per_record() -> None:
+    with pytest.raises(BadInput, match="sides: got 2 of them, expected 3"):
+        run(Gated(), images(3, dtype=torch.float32), images(3), sides=torch.ones(2, 1, 4, 4))

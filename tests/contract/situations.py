@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 from palimpsest.case import Case
 from palimpsest.contract.bench import Bench
@@ -13,6 +14,7 @@ from palimpsest.learn.base import Trained
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.convnet import ConvNet
+from palimpsest.reconstruction import Reconstruction
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
 from palimpsest.types import Examples, Split
@@ -54,3 +56,21 @@ def situation(selection: str = "class=0") -> Situation:
 def bench() -> Bench:
     """The bench of `palimpsest check`, its models trained once for all tests."""
     return Bench()
+
+
+@cache
+def drawing_bench() -> Bench:
+    """The same for members of the task of reconstruction."""
+    return Bench.of((Reconstruction.name,), Plain(), {})
+
+
+def bench_of(member: Any) -> Bench:
+    return bench() if Classification.name in member.tasks else drawing_bench()
+
+
+def situation_of(member: Any, selection: str = "class=0") -> Situation:
+    """A situation of the member's own task."""
+    if Classification.name in member.tasks:
+        return situation(selection)
+    case = drawing_bench().cases[0]
+    return Situation(case.original, (case.subject, case.controls[0]), case)

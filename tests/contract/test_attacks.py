@@ -16,10 +16,13 @@ from palimpsest.errors import BeyondView, ContractError
 from palimpsest.rng import Rng
 from palimpsest.threat import PHASES, ThreatModel, View, same_weights
 from palimpsest.types import Measure, Scores
-from tests.contract.situations import bench, situation
+from tests.contract.situations import bench_of, situation, situation_of
 
 NAMES = sorted(members("attacks"))
-QUICK: dict[str, dict[str, Any]] = {"uma": {"steps": 10, "records": 30, "layout": "contiguous"}}
+QUICK: dict[str, dict[str, Any]] = {
+    "uma": {"steps": 10, "records": 30, "layout": "contiguous"},
+    "uma_generation": {"steps": 10, "records": 30},
+}
 
 
 def make(name: str) -> Attack:
@@ -28,7 +31,8 @@ def make(name: str) -> Attack:
 
 
 def run(name: str, target: str = "original", selection: str = "class=0") -> tuple[Guess, Scores, dict[Any, Measure]]:
-    here, attack = situation(selection), make(name)
+    attack = make(name)
+    here = situation_of(attack, selection)
     subject = here.original if target == "original" else here.retrained[0]
     guess, scores = attack.run(here.of(subject, target), rng=Rng(0))
     return guess, scores, {measure.key: measure for measure in attack.measure(scores)}
@@ -36,7 +40,7 @@ def run(name: str, target: str = "original", selection: str = "class=0") -> tupl
 
 @pytest.mark.parametrize("name", NAMES)
 def test_models_are_left_as_they_were(name: str) -> None:
-    here = situation()
+    here = situation_of(make(name))
     before = copy.deepcopy(here.original.model)
     modes = [
         (module.training, [p.requires_grad for p in module.parameters()]) for module in here.original.model.modules()
@@ -90,7 +94,7 @@ def test_counts_what_it_asked(name: str) -> None:
 def test_wins_on_its_positive_control_and_not_on_its_negative_ones(name: str) -> None:
     """Of every attack of the catalog, by the checks that a user's attack is held to."""
     assert {
-        outcome.check: outcome.failure for outcome in contract.run("attacks", make(name), bench())
+        outcome.check: outcome.failure for outcome in contract.run("attacks", make(name), bench_of(make(name)))
     } == dict.fromkeys(contract.checks("attacks"), "")
 
 

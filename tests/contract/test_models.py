@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from palimpsest import contract
 from palimpsest.catalog import identity, members
 from palimpsest.errors import BadInput, UnknownName
 from palimpsest.learn.plain import Plain
@@ -26,7 +27,9 @@ TASKS = {
     "colour": Classification(7, (3, 32, 32), (0.5,) * 3, (0.25,) * 3, UNIT, "image"),
     "table": Classification(2, (30,), (1.0,) * 30, (2.0,) * 30, UNIT, "features"),
 }
-NAMES = sorted(members("models"))
+NAMES = sorted(name for name, cls in members("models").items() if cls.solves == Classification.name)
+OTHERS = sorted(set(members("models")) - set(NAMES))
+"""Models of other tasks, which are tested beside their tasks (`tests/test_reconstruction.py`)."""
 
 
 def small(name: str) -> Model:
@@ -153,6 +156,12 @@ def test_sizes_are_the_published_ones(name: str, parameters: int) -> None:
     with torch.device("meta"):
         network = members("models")[name]().network(task)
     assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_models_of_other_tasks_pass_the_checks_that_a_users_model_is_held_to(name: str) -> None:
+    outcomes = contract.run("models", members("models")[name]())
+    assert not [outcome for outcome in outcomes if outcome.failure]
 
 
 # a user's module, which the package has never seen

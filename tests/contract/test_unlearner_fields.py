@@ -18,6 +18,7 @@ from tests.contract.methods import BITES, MEMBERS, same, state
 
 OTHER: dict[tuple[str, str], Any] = {
     ("gradient_ascent", "clip"): 1e-3,
+    ("image_to_image", "clip"): 1e-3,
     ("single_gradient", "lr"): 0.7,
     ("single_gradient", "epochs"): 5,
     ("single_gradient", "batch_size"): 7,

@@ -14,7 +14,7 @@ from palimpsest.catalog import members
 from palimpsest.threat import same_weights
 from palimpsest.types import Measure
 from palimpsest.verify.base import Verifier
-from tests.contract.situations import bench, situation
+from tests.contract.situations import bench_of, situation, situation_of
 
 NAMES = sorted(members("verifiers"))
 QUICK: dict[str, dict[str, Any]] = {"relearn_time": {"steps": 20, "every": 4}}
@@ -26,14 +26,14 @@ def make(name: str) -> Verifier:
 
 
 def measured(verifier: Verifier, target: str) -> dict[str, Measure]:
-    here = situation()
+    here = situation_of(verifier)
     subject = here.original if target == "original" else here.retrained[0]
     return {measure.name: measure for measure in verifier.measure(verifier.verify(here.of(subject, target)))}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_models_are_left_as_they_were(name: str) -> None:
-    here = situation()
+    here = situation_of(make(name))
     models = [here.original.model, *(control.model for control in here.retrained)]
     before = [copy.deepcopy(model) for model in models]
     modes = [[module.training for module in model.modules()] for model in models]
@@ -44,7 +44,8 @@ def test_models_are_left_as_they_were(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_scores_are_per_record_and_repeat(name: str) -> None:
-    here, verifier = situation(), make(name)
+    verifier = make(name)
+    here = situation_of(verifier)
     one, two = (verifier.verify(here.of(here.retrained[0], "retrained")) for _ in range(2))
     assert one.unit == "record"
     assert set(one.ids.tolist()) <= {*here.case.split.train.ids.tolist(), *here.case.split.test.ids.tolist()}
@@ -64,7 +65,7 @@ def test_measures_have_intervals(name: str) -> None:
 def test_tells_original_from_retrained_and_not_equal_models(name: str) -> None:
     """Of every verifier of the catalog, by the checks that a user's verifier is held to."""
     verifier = make(name)
-    failures = {outcome.check: outcome.failure for outcome in contract.run("verifiers", verifier, bench())}
+    failures = {outcome.check: outcome.failure for outcome in contract.run("verifiers", verifier, bench_of(verifier))}
     assert not any(failures.values()), failures
     assert {*failures, *contract.skipped("verifiers", verifier)} == set(contract.checks("verifiers"))
 

@@ -16,9 +16,9 @@ from palimpsest.models._masked_autoencoder import (
     MaskedAutoencoder,
     assembled,
     patches,
-    pixel_mask,
     position_embedding,
 )
+from palimpsest.reconstruction import pixel_mask
 from palimpsest.rng import Rng, determinism
 
 SHAPE = (3, 8, 12)

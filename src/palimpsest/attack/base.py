@@ -13,6 +13,7 @@ from palimpsest.case import Case
 from palimpsest.catalog import Checked
 from palimpsest.errors import ContractError
 from palimpsest.rng import Rng
+from palimpsest.task import Classification
 from palimpsest.threat import ThreatModel, View
 from palimpsest.types import Measure, Scores
 
@@ -35,7 +36,8 @@ class Attack(Checked, ABC):
     """Base of all attacks. `run` owns the contract; `observe` holds the adversary, `score` the evaluator.
 
     threat: the declared threat model. paper: where it comes from. reads_one_model: controls are retrained models (negative) and the
-    original (positive). primary: the measure (name) that verdicts go by, higher meaning more remembered.
+    original (positive). primary: the measure (name) that verdicts go by, higher meaning more remembered. tasks: names of the tasks
+    that it is for. untrained: whether a model with fresh weights is attacked too, as inputs may bring forth much from any.
     """
 
     kind: ClassVar[str] = "attacks"
@@ -45,6 +47,8 @@ class Attack(Checked, ABC):
     about: ClassVar[str] = ""
     primary: ClassVar[str] = ""
     bias_matched: ClassVar[bool] = False  # whether class-wise the bias-matched control is needed to read it
+    untrained: ClassVar[bool] = False
+    tasks: ClassVar[tuple[str, ...]] = (Classification.name,)
 
     def __init_subclass__(cls, *, partial: bool = False, **kwargs: Any) -> None:
         """partial: whether it is a base of attacks rather than one."""

@@ -71,6 +71,7 @@ class _Active:
     reached: Tensor
     velocity: Tensor | None = None
     pace: Pace | None = None
+    sides: Tensor | None = None
 
     def keep(self, slots: Tensor, arranged: Callable[[Tensor], Tensor]) -> None:
         self.ages = self.ages[slots.cpu().numpy()]
@@ -109,6 +110,7 @@ def search(
     batch_size: int = 128,
     check_every: int | None = None,
     layout: Layout = "probe",
+    sides: Tensor | None = None,
 ) -> Found:
     """For each record, an input near it at which the loss is low (Madry et al. 2017's PGD, descending).
 
@@ -117,6 +119,8 @@ def search(
     step_size: in the same units. start: a uniform draw from the ball and box, or the record itself.
     stop: records for which it holds leave (never, if None); it is looked at every `check_every` steps (1 on a CPU, 5
     on a GPU, where looking costs a wait), and freed slots are filled from the queue, so batches stay full.
+    sides: what the model takes as its second argument, first axis the record, such as masks; it is not changed. Such a model is
+    neither folded nor rearranged in memory.
     step_rule: "constant", the paper's; "decaying" starts with steps of half the radius and halves them down to `step_size`;
     "cosine" lets them fall from half the radius to nothing; "automatic" is that of Croce & Hein 2020 (APGD, Algorithm 1), which
     starts at twice the radius, halves a record's steps where they gain too little, and goes on from its best point. momentum: of
@@ -132,13 +136,32 @@ def search(
     _check(step_size, steps, restarts, batch_size, momentum)
     if not len(inputs):
         raise BadInput("inputs", got="no records", expected="at least one")
-    ready = model if isinstance(model, Prepared) else prepare(model, inputs, layout)
+    if sides is not None and len(sides) != len(inputs):
+        raise BadInput("sides", got=f"{len(sides)} of them", expected=f"{len(inputs)}, one per record")
+    if isinstance(model, Prepared):
+        ready = model
+    else:
+        ready = prepare(model, inputs, layout) if sides is None else Prepared(frozen(model), "contiguous")
     radius = torch.as_tensor(epsilon, dtype=torch.float64, device=inputs.device).expand(len(inputs)).contiguous()
     if not bool((radius >= 0).all()):
         raise BadInput("epsilon", got=float(radius.min()), expected="a radius of at least 0")
     every = check_every or (5 if inputs.is_cuda else 1)
     job = _Job(
-        ready, inputs, aims, loss, low, high, radius, step_size, steps, stop, step_rule, momentum, batch_size, every
+        ready,
+        inputs,
+        aims,
+        loss,
+        low,
+        high,
+        radius,
+        step_size,
+        steps,
+        stop,
+        step_rule,
+        momentum,
+        batch_size,
+        every,
+        sides,
     )
     for restart in range(restarts):
         job.run(None if start == "record" else rng.child("restart", restart))
@@ -164,7 +187,9 @@ class _Job:
         momentum: float,
         batch_size: int,
         check_every: int,
+        sides: Tensor | None = None,
     ) -> None:
+        self.sides = sides
         self.ready, self.inputs, self.aims, self.of = ready, inputs, aims, loss
         self.low, self.high = (edge.to(inputs) for edge in (low, high))
         self.width = (self.high.double() - self.low.double()).to(inputs.dtype)
@@ -218,12 +243,19 @@ class _Job:
             torch.zeros(len(rows), dtype=torch.bool, device=clean.device),
             place(torch.zeros_like(now)) if self.momentum else None,
             Pace.begin(place(now).clone(), 2 * wide) if self.step_rule == "automatic" else None,
+            None if self.sides is None else self.sides[rows],
         )
+
+    def _answers(self, points: Tensor, sides: Tensor | None) -> Tensor:
+        if sides is None:
+            return outputs(self.ready.model, points)
+        answer: Tensor = self.ready.model(points, sides)
+        return answer
 
     def _step(self, active: _Active) -> None:
         """One forward-backward pass and one update of every active record."""
         point = active.now.requires_grad_()
-        answer = outputs(self.ready.model, point)
+        answer = self._answers(point, active.sides)
         loss = self.of(answer, active.aims)
         (slope,) = torch.autograd.grad(loss.sum(), point)
         point = point.detach()
@@ -264,12 +296,12 @@ class _Job:
     def _release(self, active: _Active, over: Tensor) -> None:
         """Looks at the last iterate of those that ran out of steps, writes the leaving records' best, and drops them."""
         if bool(over.all()):  # the usual case: the whole batch is through
-            answer = outputs(self.ready.model, active.now)
+            answer = self._answers(active.now, active.sides)
             self._note(active, active.now, answer, self.of(answer, active.aims))
         elif bool(over.any()):
             last = replace(active, velocity=None, pace=None)  # what is kept of them belongs to `active`
             last.keep(over.nonzero().flatten(), self.ready.arranged)
-            answer = outputs(self.ready.model, last.now)
+            answer = self._answers(last.now, last.sides)
             self._note(last, last.now, answer, self.of(answer, last.aims))
             for name in ("best", "loss", "reached"):
                 getattr(active, name)[over] = getattr(last, name)

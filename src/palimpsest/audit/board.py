@@ -37,14 +37,27 @@ class Picture:
     after: Array
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """What the models of a cell drew of some records, shape (n, 4 + radii, channels, height, width): the record, what is seen
+    of it, the original's and the subject's answer to it, and the subject's to its attacked selves."""
+
+    place: Place
+    ids: Ids
+    images: Array
+    epsilon: tuple[float, ...]
+    label: Array
+
+
 @dataclass
 class Board:
-    """Cells in the order in which they were made, their scores and measures, and pictures of attacked images."""
+    """Cells in the order in which they were made, their scores and measures, pictures of attacked images, and drawings."""
 
     cells: list[Cell] = field(default_factory=list)
     scores: dict[str, Scores] = field(default_factory=dict)
     measures: dict[Place, dict[Any, Measure]] = field(default_factory=dict)
     pictures: list[Picture] = field(default_factory=list)
+    drawings: list[Drawing] = field(default_factory=list)
 
     def add(
         self,

@@ -10,6 +10,7 @@ import numpy as np
 
 from palimpsest.audit.board import Board
 from palimpsest.audit.judge import described
+from palimpsest.audit.yardstick import ACCURACY, Yardstick
 from palimpsest.record import VerdictRow, Warning
 from palimpsest.threat import ThreatModel
 from palimpsest.types import Finding, Ids, Measure, Split
@@ -89,6 +90,7 @@ def broken_controls(
     class_wise: bool,
     classes: int,
     home: str = "",
+    stick: Yardstick = ACCURACY,
 ) -> list[str]:
     """Reasons why the retrained controls cannot be trusted."""
     reasons = []
@@ -99,8 +101,8 @@ def broken_controls(
             break
     chance = 1.0 / classes
     for seed in seeds:
-        controls = board.replicas("accuracy", ("forget_accuracy", ()), "retrained", [seed], home, request)[0]
-        held = board.series("accuracy", ("heldout_accuracy", ()), "retrained", [seed], home, request)
+        controls = board.replicas(stick.by, (stick.known, ()), "retrained", [seed], home, request)[0]
+        held = board.series(stick.by, (stick.unseen, ()), "retrained", [seed], home, request)
         for control in controls:
             if class_wise and control.low > chance:
                 reasons.append(
@@ -130,15 +132,16 @@ def self_checks(
     broken: Sequence[str],
     threats: Mapping[str, ThreatModel],
     homes: Sequence[str] = ("",),
+    stick: Yardstick = ACCURACY,
 ) -> list[Warning]:
     """Warnings about the audit as a whole. threats: attack's name → its threat model. homes: labels of shared controls."""
     found = [warn("control-out-of-range", reason) for reason in broken]
-    chance = max(np.bincount(split.test.targets.cpu().numpy())) / len(split.test)
+    chance = max(np.bincount(split.test.targets.cpu().numpy())) / len(split.test) if stick is ACCURACY else 0.0
     for seed, home in product(seeds, homes):
-        base = board.series("accuracy", ("test_accuracy", ()), "original", [seed], home)
+        base = board.series(stick.by, (stick.test, ()), "original", [seed], home)
         if base and base[0].low < chance + 0.05:
             who = f"seed {seed}, learner {home}" if home else f"seed {seed}"
-            told = f"{who}: test accuracy {base[0].value:.1%}, guessing gives {chance:.1%}"
+            told = f"{who}: {stick.test.replace('_', ' ')} {base[0].value:.1%}, guessing gives {chance:.1%}"
             found.append(warn("base-accuracy-near-chance", told))
     for cell in board.cells:
         if cell.status == "failed":
@@ -158,7 +161,8 @@ def weaker_than_larger_epsilon(board: Board) -> list[Warning]:
     for place, measures in board.measures.items():
         curves: dict[str, list[Measure]] = {}
         for measure in measures.values():
-            if "epsilon" in measure.at and measure.name.endswith("forget_accuracy"):
+            drawn = measure.name.endswith("forget_resemblance") and measure.at.get("epsilon", 0.0) > 0
+            if "epsilon" in measure.at and (drawn or measure.name.endswith("forget_accuracy")):
                 curves.setdefault(measure.name, []).append(measure)
         for curve in curves.values():
             curve.sort(key=lambda m: m.at["epsilon"])

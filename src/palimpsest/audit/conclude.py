@@ -12,6 +12,7 @@ from palimpsest.audit.examine import examiners
 from palimpsest.audit.plan import Imported, Plan
 from palimpsest.audit.residual import residual_knowledge
 from palimpsest.audit.stage import Stage, labels
+from palimpsest.audit.yardstick import Yardstick
 from palimpsest.case import held_out
 from palimpsest.catalog import identity, name_of, plain, settings_of
 from palimpsest.record import Comparison, Record, Request, VerdictRow, Warning, hardware, versions
@@ -30,7 +31,7 @@ def conclude(
     homes = list(dict.fromkeys(stage.home.name for stage in stages))
     for index, home in product(sorted({stage.index for stage in stages}), homes):
         mine = [stage for stage in stages if (stage.index, stage.home.name) == (index, home)]
-        broken = _broken(board, mine, split)
+        broken = _broken(board, mine, split, plan.yardstick)
         broken_everywhere += broken
         for label in mine[0].unlearned:
             subject = _subject(label, mine)
@@ -38,7 +39,7 @@ def conclude(
                 comparisons += judge.compare(board, subject, name_of(by), by in plan.attacks, plan.seeds)
             for attack in plan.attacks:
                 comparisons += residual_knowledge(board, subject, attack, plan.seeds)
-            found = judge.evidence(board, subject, plan.attacks, plan.seeds, broken)
+            found = judge.evidence(board, subject, plan.attacks, plan.seeds, broken, plan.yardstick)
             verdicts.append(judge.verdict(plan.policy, subject, found))
             undecided += [
                 checks.warn("not-decisive", f"{read.name}: original and retrained are too close")
@@ -49,9 +50,8 @@ def conclude(
             verdicts += [_skipped(plan, label, index) for label in plan.skipped]
     sizes = [len(stage.requests[-1]) for stage in stages]
     threats = {name_of(attack): attack.threat for attack in plan.attacks}
-    warnings = checks.self_checks(
-        board, split, plan.seeds, sizes, broken_everywhere, threats, homes
-    ) + checks.of_verdicts(verdicts)
+    warnings = checks.self_checks(board, split, plan.seeds, sizes, broken_everywhere, threats, homes, plan.yardstick)
+    warnings += checks.of_verdicts(verdicts)
     if plan.imported:
         warnings += _of_imported(plan.imported, stages[0])
     others = {
@@ -110,13 +110,13 @@ def _skipped(plan: Plan, label: str, index: int) -> VerdictRow:
     return VerdictRow(unlearner=label, settings=settings, request=index, verdict=Finding.INCONCLUSIVE, because=because)
 
 
-def _broken(board: Board, mine: Sequence[Stage], split: Split) -> list[str]:
+def _broken(board: Board, mine: Sequence[Stage], split: Split, stick: Yardstick) -> list[str]:
     reasons: list[str] = []
     for stage in mine:
         ids = [control.ids for control in stage.controls]
-        class_wise, classes = stage.whole_classes_only, len(split.classes)
+        class_wise, classes = stage.whole_classes_only and stick.matched, len(split.classes)
         reasons += checks.broken_controls(
-            board, [stage.seed], stage.index, ids, stage.forgotten, class_wise, classes, stage.home.name
+            board, [stage.seed], stage.index, ids, stage.forgotten, class_wise, classes, stage.home.name, stick
         )
     return reasons
 

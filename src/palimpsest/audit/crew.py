@@ -18,7 +18,6 @@ from palimpsest.errors import BadInput, StoreError
 from palimpsest.progress import track
 from palimpsest.rng import determinism
 from palimpsest.store import Store
-from palimpsest.task import Classification
 from palimpsest.types import Split
 from palimpsest.workers import Workers
 
@@ -56,12 +55,14 @@ class Bench:
     def of(plan: Plan, store: Store, split: Split | None = None) -> Bench:
         """split: the plan's data, where they have been read already."""
         split = split or plan.data.load()
+        prepare = plan.model.task(split).prepare
         if store.redact:
             unkept(plan.data, split)
-        split = split.to(plan.device)
+        split = prepare(split).to(plan.device)
         if plan.imported:
             split = trained_part(split, plan.imported.train_ids)
-        return Bench(split, Workshop(store, Classification.of(split), split.fingerprint, plan.device, split.validation))
+        task = plan.model.task(split)
+        return Bench(split, Workshop(store, task, split.fingerprint, plan.device, split.validation))
 
     def once(self, key: Hashable, make: Callable[[], R], most: int = 1) -> R:
         """What `make` gives, made again only where `most` other things have been asked for since."""

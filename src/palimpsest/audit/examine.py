@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from palimpsest.attack.base import Attack
-from palimpsest.audit.board import Board, Picture, Place
+from palimpsest.audit.board import Board, Drawing, Picture, Place
 from palimpsest.audit.controls import bias_matched
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.stage import FAILURES, Stage, labels
@@ -48,6 +48,8 @@ def seats(stage: Stage) -> Iterator[Seat]:
     yield seat("original", stage.served or stage.original, stage.controls)
     for replica, control in enumerate(stage.controls):
         yield seat("retrained", control, tuple(c for c in stage.controls if c is not control), replica=replica)
+    if stage.untrained is not None:
+        yield seat("untrained", stage.untrained, ())
     for label, made in stage.unlearned.items():
         if isinstance(made, Exception):
             continue
@@ -144,6 +146,8 @@ def examiners(plan: Plan) -> list[Attack | Verifier]:
 def _applies(by: Attack | Verifier, seat: Seat) -> bool:
     if seat.target == "bias-matched":
         return by.bias_matched
+    if seat.target == "untrained":
+        return isinstance(by, Attack) and by.untrained
     if seat.target == "placebo":
         return isinstance(by, Attack) and by.bias_matched
     return True
@@ -195,6 +199,11 @@ def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Wor
     told = {"clean_prediction", "attacked_prediction"} <= scored.scores.arrays.keys()
     if pictured and told and "epsilon" in scored.scores.axes and scored.shown is not None and scored.shown.dim() == 4:
         board.pictures.append(_picture(place, scored.scores, scored.shown.numpy()))
+    if pictured and scored.shown is not None and scored.shown.dim() == 5:
+        n, scores = len(scored.shown), scored.scores
+        board.drawings.append(
+            Drawing(place, scores.ids[:n], scored.shown.numpy(), scores.axes["epsilon"], scores["label"][:n])
+        )
 
 
 def _picture(place: Place, scores: Scores, attacked: Array) -> Picture:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from palimpsest.audit.plan import Imported, Plan
-from palimpsest.audit.stage import Home, Stage
+from palimpsest.audit.stage import Home, Stage, untrained
 from palimpsest.audit.workshop import Made, Workshop
 from palimpsest.errors import BadInput
 from palimpsest.forget.selection import read_ids, select
@@ -38,7 +38,17 @@ def imported_stage(plan: Plan, imported: Imported, split: Split, shop: Workshop,
     else:
         controls = ()
     settings = {name: {"weights": path.name} for name, path in imported.unlearned.items()}
-    return Stage(seed, split, (request,), original, controls, unlearned, Home("", plan.learner, plan.recipe), settings)
+    return Stage(
+        seed,
+        split,
+        (request,),
+        original,
+        controls,
+        unlearned,
+        Home("", plan.learner, plan.recipe),
+        settings,
+        untrained=untrained(plan, shop, seed),
+    )
 
 
 def _refuse_untrained(selection: str, split: Split) -> None:

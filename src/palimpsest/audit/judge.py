@@ -11,12 +11,13 @@ import numpy as np
 from palimpsest.attack.base import Attack
 from palimpsest.audit.board import Board
 from palimpsest.audit.policy import Evidence, Policy, Reading
+from palimpsest.audit.yardstick import ACCURACY, Yardstick
 from palimpsest.catalog import name_of
 from palimpsest.measures.intervals import LEVEL, average, difference
 from palimpsest.record import SHARED, Comparison, MeasureRow, VerdictRow
 from palimpsest.types import Measure
 
-CONTROLS = ("retrained", "bias-matched", "placebo", "original")
+CONTROLS = ("retrained", "untrained", "bias-matched", "placebo", "original")
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,15 @@ def described(key: tuple[str, tuple[tuple[str, float], ...]]) -> str:
 
 
 def evidence(
-    board: Board, subject: Subject, attacks: Sequence[Attack], seeds: Sequence[int], broken: Sequence[str]
+    board: Board,
+    subject: Subject,
+    attacks: Sequence[Attack],
+    seeds: Sequence[int],
+    broken: Sequence[str],
+    stick: Yardstick = ACCURACY,
 ) -> Evidence:
-    """What the verdict on one method goes by: accuracies, and each attack's primary measure wherever it perturbs."""
+    """What the verdict on one method goes by: accuracies, or what stands in their place, and each attack's primary measure wherever
+    it perturbs."""
     chosen = [
         (name_of(attack), key, attack.bias_matched and subject.class_wise)
         for attack in attacks
@@ -134,14 +141,15 @@ def evidence(
     ]
     level = 1 - (1 - LEVEL) / max(1, len(chosen))
     reads = [reading(board, subject, by, key, seeds, level, match) for by, key, match in chosen]
-    forget = reading(board, subject, "accuracy", ("forget_accuracy", ()), seeds, LEVEL, subject.class_wise)
-    test = reading(board, subject, "accuracy", ("test_accuracy", ()), seeds, LEVEL, False)
+    match = subject.class_wise and stick.matched
+    forget = reading(board, subject, stick.by, (stick.forget, ()), seeds, LEVEL, match)
+    test = reading(board, subject, stick.by, (stick.test, ()), seeds, LEVEL, False)
     return Evidence(
         forget=forget,
         test=test,
         readings=[read for read in reads if read is not None],
         broken=broken,
-        gaps=gaps(board, subject, [*map(name_of, attacks), "accuracy"]),
+        gaps=gaps(board, subject, [*map(name_of, attacks), stick.by]),
         failed=subject.failed,
         identical=subject.identical,
         class_wise=subject.class_wise,

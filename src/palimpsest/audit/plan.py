@@ -9,6 +9,7 @@ from typing import Any
 
 from palimpsest.attack.base import Attack
 from palimpsest.audit.policy import Policy
+from palimpsest.audit.yardstick import Yardstick, yardstick
 from palimpsest.data.base import Dataset
 from palimpsest.defend.base import Defence, Guard, ModelRelease
 from palimpsest.errors import BadInput
@@ -16,16 +17,20 @@ from palimpsest.learn.base import Learner
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.base import Model
+from palimpsest.task import Classification
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.verify.accuracy import Accuracy
 from palimpsest.verify.base import Verifier
+from palimpsest.verify.reconstruction import Reconstruction
 from palimpsest.verify.relearn_time import RelearnTime
 from palimpsest.verify.retrain_gap import RetrainGap
 from palimpsest.verify.robust_unlearning import RobustUnlearning
 
 
-def every_verifier() -> tuple[Verifier, ...]:
-    return (Accuracy(), RetrainGap(), RobustUnlearning(), RelearnTime())
+def every_verifier(task: str = Classification.name) -> tuple[Verifier, ...]:
+    """All that are for this task."""
+    every = (Accuracy(), Reconstruction(), RetrainGap(), RobustUnlearning(), RelearnTime())
+    return tuple(verifier for verifier in every if task in verifier.tasks)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,10 @@ class Plan:
     threads: int | None = None
     scale: str = "custom"
     tuned: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def yardstick(self) -> Yardstick:
+        return yardstick(self.model.solves)
 
     @property
     def guards(self) -> tuple[Guard, ...]:

@@ -86,7 +86,7 @@ class Policy:
         if read is None or read.minus_original is None or not self.decisive(read):
             return None
         if -self.margin <= read.minus_original.low and read.minus_original.high <= self.margin:
-            told = f"forget accuracy {read.value:.1%} is the original's ({_signed(read.minus_original, read)})"
+            told = f"{_words(read)} {read.value:.1%} is the original's ({_signed(read.minus_original, read)})"
             return Finding.NOT_APPLIED, (f"{told}; retraining changes it",)
         return None
 
@@ -95,12 +95,12 @@ class Policy:
         reasons = []
         test, forget = evidence.test, evidence.forget
         if test and _below(test, self.utility):
-            reasons.append(f"test accuracy {test.value:.1%}, {_signed(test.minus_retrained, test)} from retraining's")
+            reasons.append(f"{_words(test)} {test.value:.1%}, {_signed(test.minus_retrained, test)} from retraining's")
         elif test and test.minus_retrained is None and test.minus_original and test.minus_original.high < -self.utility:
-            reasons.append(f"test accuracy {test.value:.1%}, {_signed(test.minus_original, test)} from the original's")
+            reasons.append(f"{_words(test)} {test.value:.1%}, {_signed(test.minus_original, test)} from the original's")
         if forget and _below(forget, self._floor(forget)):
             reasons.append(
-                f"forget accuracy {forget.value:.1%}, {_signed(forget.minus_retrained, forget)} from retraining's"
+                f"{_words(forget)} {forget.value:.1%}, {_signed(forget.minus_retrained, forget)} from retraining's"
             )
         for read in evidence.readings:
             if read.name.endswith(".auc") and _below(read, self._floor(read)):
@@ -195,6 +195,11 @@ def _unclear(read: Reading) -> str:
     seeds = ", ".join(_plain(read, hit[0]) for hit in read.by_seed)
     each = f" (by seed: {seeds})" if len(read.by_seed) > 1 else ""
     return f"{read.name}: {_signed(read.minus_retrained, read)} over retraining{each}, too uncertain to call"
+
+
+def _words(read: Reading) -> str:
+    """forget_accuracy → forget accuracy."""
+    return read.name.replace("_", " ")
 
 
 def _is_share(read: Reading) -> bool:

@@ -16,14 +16,15 @@ from torch import Tensor, nn
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.workshop import Made, Workshop
 from palimpsest.case import Case, classes_gone
-from palimpsest.catalog import name_of, settings_of
+from palimpsest.catalog import identity, name_of, settings_of
 from palimpsest.defend.base import Guarded, ModelRelease
 from palimpsest.errors import BadInput, PalimpsestError, StoreError
 from palimpsest.forget.selection import select
-from palimpsest.learn.base import Learner
+from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.recipe import Recipe
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
+from palimpsest.store import digest
+from palimpsest.task import Task
 from palimpsest.types import Examples, ForgetRequest, Split
 from palimpsest.unlearn.base import Unlearner
 
@@ -56,6 +57,7 @@ class Home:
 class Stage:
     """The original, its retrained controls and the unlearned models (or why there is none) after `requests`, all of one learner.
 
+    untrained: the model that the original's training began with, where an attack is to be read beside it.
     served: what takes the original's seat where a release stands before it. behind: key of a released model → the model that an
     attacker takes it for who does not know of the release.
     """
@@ -69,6 +71,7 @@ class Stage:
     home: Home
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     served: Made | None = None
+    untrained: Made | None = None
     behind: Mapping[str, Made] = field(default_factory=dict)
     answers: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = field(default_factory=WeakKeyDictionary, repr=False)
 
@@ -162,7 +165,7 @@ def _home(plan: Plan, unlearner: Unlearner) -> Home:
     return Home(name, learner, replace(plan.recipe, **other))
 
 
-def chosen_requests(plan: Plan, split: Split, task: Classification, seed: int) -> list[ForgetRequest]:
+def chosen_requests(plan: Plan, split: Split, task: Task, seed: int) -> list[ForgetRequest]:
     """What each request of one seed names, in order. Raises BadInput for one that cannot be granted."""
     remaining, requests = split.train, []
     for index, selection in enumerate(plan.forget):
@@ -172,7 +175,7 @@ def chosen_requests(plan: Plan, split: Split, task: Classification, seed: int) -
     return requests
 
 
-def fits(plan: Plan, split: Split, task: Classification, seed: int) -> list[tuple[Examples, Rng]]:
+def fits(plan: Plan, split: Split, task: Task, seed: int) -> list[tuple[Examples, Rng]]:
     """What is trained on what, with which stream: the original, then the retrained controls of each request in order."""
     rng, remaining = Rng(seed), split.train
     found = [(remaining, rng.child("original"))]
@@ -180,6 +183,20 @@ def fits(plan: Plan, split: Split, task: Classification, seed: int) -> list[tupl
         remaining = task.remove(remaining, request.ids.tolist())
         found += [(remaining, rng.child("control", index, replica)) for replica in range(plan.controls)]
     return found
+
+
+def untrained(plan: Plan, shop: Workshop, seed: int) -> Made | None:
+    """A model with the weights that the original's training began with; None where no attack asks for it."""
+    if not any(attack.untrained for attack in plan.attacks):
+        return None
+    stream, nobody = Rng(seed).child("original"), np.asarray([], dtype=np.str_)
+
+    def build() -> Trained:
+        model = plan.model.build(shop.task, stream).to(shop.device).eval()
+        return Trained(model, shop.task, nobody, factory=plan.model)
+
+    told = {"model": identity(plan.model), "task": shop.task.identity(), "seed": seed}
+    return Made(digest({"untrained": told}), build, nobody, nobody)
 
 
 def stages(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> Iterator[Stage]:
@@ -215,4 +232,5 @@ def stages(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> I
             dict(current),
             home,
             {label: settings_of(unlearner) for label, unlearner in home.methods.items()},
+            untrained=untrained(plan, shop, seed),
         )

@@ -11,22 +11,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from palimpsest.attack.base import Attack, Guess
 from palimpsest.case import Case
 from palimpsest.catalog import identity
 from palimpsest.defend.base import ModelRelease
 from palimpsest.errors import PalimpsestError
+from palimpsest.learn._extractor import Extractor, bare
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.loop import Checkpoint, Meter
+from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.base import Model
 from palimpsest.models.files import not_finite
 from palimpsest.rng import Rng
 from palimpsest.store import Artifact, Store, digest, environment
-from palimpsest.task import Classification
-from palimpsest.types import Cost, Examples, Ids, Scores
+from palimpsest.task import Classification, Task
+from palimpsest.types import Cost, Examples, Ids, Scores, Split
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.verify.base import Verifier
 
@@ -60,8 +62,8 @@ WITHHELD = "withheld"
 class Scored:
     """Scores, the key that they are stored under, and what making them took.
 
-    shown: a few attacked inputs of the largest budget, shape (up to SHOWN, *shape), of the first scored records; None where the
-    attack changes no inputs, or contents are redacted.
+    shown: a few attacked inputs of the largest budget, shape (up to SHOWN, *shape), of the first scored records, or the pictures
+    that the attack leaves of them, shape (up to SHOWN, pictures, *shape); None where it has none, or contents are redacted.
     """
 
     key: str
@@ -82,7 +84,7 @@ class Workshop:
     """
 
     store: Store
-    task: Classification
+    task: Task
     fingerprint: str
     device: str = "cpu"
     validation: Examples | None = None
@@ -165,6 +167,13 @@ class Workshop:
         holds = np.union1d(before.holds, retain.ids)
         return Made(key, load, before.ids, holds, before.cost + _cost(artifact))
 
+    def extractor(self, wanted: Extractor, split: Split) -> nn.Module:
+        """The classifier by whose features images are compared: the user's own, or one trained on these data once."""
+        if wanted.given:
+            return wanted.module().to(self.device)
+        shop = replace(self, task=Classification.of(split))
+        return shop.fit(Plain(), wanted.recipe, wanted.model(), bare(split.train), wanted.rng).trained.model
+
     def _prepared(
         self, release: ModelRelease, before: Made, retain: Examples, rng: Rng, spec: dict[str, Any]
     ) -> Artifact:
@@ -197,7 +206,7 @@ class Workshop:
         The stream of randomness depends on the case's seed and the attack alone: controls meet the same noise."""
 
         def run() -> tuple[Scores, Guess | None]:
-            situation = case()
+            situation = replace(case(), extract=self.extractor)
             guess, scores = attack.run(situation, rng=situation.rng.child("attack", type(attack).__name__))
             return scores, guess
 
@@ -254,8 +263,7 @@ class Workshop:
                 if self.store.redact:
                     info[WITHHELD] = True
                 else:
-                    widest = int(np.argmax(guess.info["epsilon"]))
-                    tensors[ATTACKED] = guess.tensors[ATTACKED][:SHOWN, widest]
+                    tensors[ATTACKED] = _shown(guess)
             found = self.store.put("scores", spec, tensors, info, {*map(str, holds), *scores.ids.tolist()})
             self.made["scores"] += 1
         axes = {name: tuple(values) for name, values in found.info["axes"].items()}
@@ -293,6 +301,13 @@ def wall() -> float:
     if torch.cuda.is_available() and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def _shown(guess: Guess) -> Tensor:
+    """What the report shows of a guess: its own pictures, or else the first attacked inputs of the largest budget."""
+    if "pictures" in guess.tensors:
+        return guess.tensors["pictures"]
+    return guess.tensors[ATTACKED][:SHOWN, int(np.argmax(guess.info["epsilon"]))]
 
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

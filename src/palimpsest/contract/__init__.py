@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from palimpsest import catalog
@@ -21,8 +21,8 @@ from palimpsest.contract.makers import LIMITS as OF_MAKERS
 from palimpsest.contract.makers import MAKERS
 from palimpsest.errors import BadInput, UnknownName
 from palimpsest.learn.plain import Plain
-from palimpsest.models.base import factory
-from palimpsest.models.mlp import Mlp
+from palimpsest.models.base import Model, factory
+from palimpsest.task import Classification
 
 CONTRACTS: Mapping[str, Mapping[str, Check]] = {**MAKERS, **JUDGES, **KEEPERS}
 
@@ -86,8 +86,10 @@ def run(kind: str, subject: Any, bench: Bench | None = None) -> Iterator[Outcome
 
 
 def _bench(subject: Any) -> Bench:
-    """A bench whose model was made as this member needs it."""
+    """A bench whose task and model are as this member needs them."""
+    if isinstance(subject, Model):
+        return Bench(model=subject)
     needs = getattr(subject, "needs", "")
-    bench = Bench(learner=catalog.make("learners", needs) if needs else Plain())
-    bench = replace(bench, recipe=replace(bench.recipe, **getattr(subject, "needs_recipe", {})))
-    return bench if getattr(subject, "mixes", True) else replace(bench, model=Mlp(width=32, layers=2))
+    tasks = getattr(subject, "tasks", (Classification.name,))
+    learner = catalog.make("learners", needs) if needs else Plain()
+    return Bench.of(tasks, learner, getattr(subject, "needs_recipe", {}), mixes=getattr(subject, "mixes", True))

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
+from torch import nn
 
 from palimpsest.case import Case
 from palimpsest.catalog import make
 from palimpsest.data.digits import Digits
 from palimpsest.errors import ContractError
 from palimpsest.forget.selection import select
+from palimpsest.learn._extractor import Extractor, trained_here
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.base import Model
 from palimpsest.models.convnet import ConvNet
+from palimpsest.models.masked_autoencoder import MaskedAutoencoder
 from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
-from palimpsest.types import Examples, Split
+from palimpsest.task import Classification, Task
+from palimpsest.types import Examples, ForgetRequest, Split
 
 
 def factory(learner: Learner) -> Model:
@@ -44,18 +48,43 @@ class Bench:
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10, batch_size=32))
     learner: Learner = field(default_factory=Plain)
     model: Model | None = None
+    extractors: dict[tuple[Extractor, str], nn.Module] = field(default_factory=dict)
+
+    def extract(self, wanted: Extractor, split: Split) -> nn.Module:
+        """The classifier by whose features images are compared, trained once, and briefly."""
+        key = (wanted, split.fingerprint)
+        if key not in self.extractors:
+            brief = (
+                wanted if wanted.given else replace(wanted, width=min(4, wanted.width), epochs=min(2, wanted.epochs))
+            )
+            self.extractors[key] = trained_here(brief, split)
+        return self.extractors[key]
+
+    @staticmethod
+    def of(tasks: Collection[str], learner: Learner, recipe: Mapping[str, Any], *, mixes: bool = True) -> Bench:
+        """A bench of the first of these tasks. recipe: what a method needs of it. mixes: see `Unlearner`."""
+        if Classification.name in tasks:
+            plain = Recipe(**{"epochs": 10, "batch_size": 32, **recipe})
+            return Bench(recipe=plain, learner=learner, model=None if mixes else Mlp(width=32, layers=2))
+        small = MaskedAutoencoder(patch=2, width=32, depth=1, heads=4, decoder_width=32, decoder_depth=1)
+        slow = Recipe(**{"epochs": 8, "batch_size": 32, "optimizer": "adamw", "lr": 3e-3, **recipe})
+        return Bench(recipe=slow, learner=learner, model=small)
 
     @cached_property
     def split(self) -> Split:
-        return Digits(limit=self.records).load()
+        split = Digits(limit=self.records).load()
+        return self.builder.task(split).prepare(split)
 
     @cached_property
-    def task(self) -> Classification:
-        return Classification.of(self.split)
+    def task(self) -> Task:
+        return self.builder.task(self.split)
+
+    @cached_property
+    def builder(self) -> Model:
+        return self.model or factory(self.learner)
 
     def fit(self, examples: Examples, *stream: str | int) -> Trained:
-        model = self.model or factory(self.learner)
-        return self.learner.fit(self.task, examples, self.recipe, model, rng=Rng(0).child(*stream))
+        return self.learner.fit(self.task, examples, self.recipe, self.builder, rng=Rng(0).child(*stream))
 
     @cached_property
     def original(self) -> Trained:
@@ -75,12 +104,41 @@ class Bench:
             request = select(selection, self.split.train, self.split.classes, rng=Rng(0))
             retain = self.parted(selection)[0]
             subject, control = (self.fit(retain, selection, replica) for replica in range(2))
-            made.append(Case(self.split, (request,), self.original, subject, "retrained", (control,)))
+            made.append(self._case(self.split, request, self.original, subject, control))
         return (*made, self.learnt_by_heart)
+
+    def _case(
+        self, split: Split, request: ForgetRequest, original: Trained, subject: Trained, control: Trained
+    ) -> Case:
+        return Case(split, (request,), original, subject, "retrained", (control,), extract=self.extract)
 
     @cached_property
     def learnt_by_heart(self) -> Case:
-        """Random labels throughout: the original knows those of its training records, a retrained model has no way to."""
+        """Random labels, or random images, throughout: the original knows its training records, a retrained model has no way to."""
+        return self._labels if isinstance(self.task, Classification) else self._noise
+
+    @cached_property
+    def _noise(self) -> Case:
+        """Images of noise, of which half tells nothing of the other half."""
+        draw = Rng(0).child("noise").numpy()
+        pixels = torch.from_numpy(draw.integers(0, 256, (90, 1, 8, 8), dtype=np.uint8))
+        whole = Examples.of({"image": pixels}, torch.arange(90) % 10, [f"noise/{row}" for row in range(90)])
+        train, validation, test = (whole.take(list(range(*ends))) for ends in ((0, 60), (60, 70), (70, 90)))
+        bare = replace(self.split, train=train, validation=validation, test=test, fingerprint="noise")
+        large = MaskedAutoencoder(patch=4, width=64, depth=1, heads=4, decoder_width=64, decoder_depth=1)
+        task = large.task(bare)
+        split = task.prepare(bare)
+        request = select("random=0.3", split.train, split.classes, rng=Rng(0))
+        retain = split.train.without(request.ids.tolist())
+        recipe = Recipe(epochs=80, batch_size=30, optimizer="adamw", lr=3e-3)
+        original, subject, control = (
+            self.learner.fit(task, part, recipe, large, rng=Rng(0).child("by heart", replica))
+            for replica, part in enumerate((split.train, retain, retain))
+        )
+        return self._case(split, request, original, subject, control)
+
+    @cached_property
+    def _labels(self) -> Case:
         kinds, draw = len(self.split.classes), Rng(0).child("labels").numpy()
         train, validation, test = (
             replace(part, targets=torch.from_numpy(draw.integers(0, kinds, len(part))))
@@ -93,7 +151,7 @@ class Bench:
             self.learner.fit(self.task, part, recipe, Mlp(width=128, layers=3), rng=Rng(0).child("by heart", replica))
             for replica, part in enumerate((train, retain, retain))
         )
-        return Case(split, (request,), original, subject, "retrained", (control,))
+        return self._case(split, request, original, subject, control)
 
 
 Check = Callable[[Any, Bench], None]

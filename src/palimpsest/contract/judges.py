@@ -19,7 +19,7 @@ from palimpsest.threat import View, same_weights
 from palimpsest.types import Measure, Scores
 from palimpsest.verify.base import Verifier
 
-SHARES = ("accuracy", "rate", "auc", "fpr")
+SHARES = ("accuracy", "rate", "auc", "fpr", "quality", "resemblance")
 """How the names of measures end that are shares."""
 
 

@@ -90,7 +90,7 @@ def _serves(release: ModelRelease, bench: Bench) -> None:
     batch = bench.split.test.batch(torch.arange(6))
     inputs = batch.inputs[bench.task.attacked_input].clone().requires_grad_(True)
     answer = served(inputs)
-    wanted = (6, bench.task.classes)
+    wanted = (6, len(bench.split.classes))
     demand(tuple(answer.shape) == wanted, f"answers of shape {tuple(answer.shape)}", f"{wanted}")
     alone = torch.cat([served(inputs[row : row + 1]) for row in range(6)])
     demand(torch.allclose(answer, alone, rtol=1e-4, atol=1e-5), "answers that depend on the batch", "each on its own")

@@ -82,8 +82,8 @@ def _answers(model: Model, bench: Bench) -> None:
     built = model.build(bench.task, Rng(0)).eval()
     for count in (1, 3):
         logits = bench.task.outputs(built, bench.split.train.batch(torch.arange(count)))
-        wanted = (count, bench.task.classes)
-        demand(tuple(logits.shape) == wanted, f"logits of shape {tuple(logits.shape)}", f"{wanted}")
+        wanted = (count, *bench.task.answer)
+        demand(tuple(logits.shape) == wanted, f"answers of shape {tuple(logits.shape)}", f"{wanted}")
 
 
 def _slopes(model: Model, bench: Bench) -> None:
@@ -268,7 +268,7 @@ MAKERS: Mapping[str, Mapping[str, Check]] = {
         "ids name records, not positions": _ids_name_records,
     },
     "models": {
-        "answers with one row of logits a record": _answers,
+        "answers with one row of logits, or one image, a record": _answers,
         "has gradients at its inputs and weights": _slopes,
         "same stream, same weights": _seeded,
         "its state dict is the whole model": _travels,

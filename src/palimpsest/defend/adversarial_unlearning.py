@@ -19,7 +19,7 @@ from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
-from palimpsest.task import Classification, evaluating
+from palimpsest.task import Classification, as_classification, evaluating
 from palimpsest.types import Batch, Examples
 from palimpsest.unlearn.base import Unlearner
 
@@ -67,7 +67,7 @@ class AdversarialUnlearning(Guard):
         meter: Meter,
     ) -> Mapping[str, Tensor] | None:
         original = copy.deepcopy(trained.model).eval().requires_grad_(False)
-        task = trained.task
+        task = as_classification(trained.task, name_of(self))
         turns = iter(range(2**31))
 
         def craft(now: nn.Module, batch: Batch) -> Tensor:

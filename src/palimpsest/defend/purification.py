@@ -14,6 +14,7 @@ from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter, batch_sizes, shuffled
 from palimpsest.rng import Rng
+from palimpsest.task import as_classification
 from palimpsest.types import Examples
 
 
@@ -47,7 +48,7 @@ class Purification(ModelRelease):
     batch_size: int = setting(64, "records a step", source="ours", least=1)
 
     def part(self, trained: Trained) -> Vae:
-        shape = trained.task.shape
+        shape = as_classification(trained.task, "purification").shape
         if self.shrink & (self.shrink - 1):
             raise BadInput("purification.shrink", got=self.shrink, expected="a power of 2, such as 4")
         if len(shape) != 3 or shape[1] % self.shrink or shape[2] % self.shrink:

@@ -21,7 +21,7 @@ from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.loop import Checkpoint, Meter
 from palimpsest.models.base import Model, Normalised
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
+from palimpsest.task import Classification, Task
 from palimpsest.types import Examples, Ids
 
 
@@ -30,8 +30,9 @@ class LinearLearner(Learner):
     """Base of the learners of linear models. Raises BadInput for any other model, before training begins."""
 
     for_model: ClassVar[str] = "linear"
+    tasks: ClassVar[tuple[str, ...]] = (Classification.name,)
 
-    def skeleton(self, factory: Model, task: Classification, rng: Rng) -> nn.Module:
+    def skeleton(self, factory: Model, task: Task, rng: Rng) -> nn.Module:
         model = super().skeleton(factory, task, rng)
         layer(model, name_of(self))
         return model

@@ -17,8 +17,9 @@ from palimpsest.learn.loop import Checkpoint, Meter, diverged
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.base import Model
 from palimpsest.models.files import not_finite
+from palimpsest.reconstruction import Reconstruction
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
+from palimpsest.task import Classification, Task, check_task
 from palimpsest.types import Cost, Examples, Ids
 
 
@@ -35,7 +36,7 @@ class Trained:
     """
 
     model: nn.Module
-    task: Classification
+    task: Task
     ids: Ids
     learner: Learner | None = None
     recipe: Recipe | None = None
@@ -68,19 +69,20 @@ class Trained:
 class Learner(Checked, ABC):
     """Base of all learners. `fit` checks, builds, seeds and meters; `learn` holds the learner's own idea.
 
-    for_model: name of the only model that it can train; empty for any.
+    for_model: name of the only model that it can train; empty for any. tasks: names of the tasks that it is for.
     """
 
     kind: ClassVar[str] = "learners"
     revision: ClassVar[int] = 1
     for_model: ClassVar[str] = ""
+    tasks: ClassVar[tuple[str, ...]] = (Classification.name, Reconstruction.name)
     about: ClassVar[str] = ""
 
     @abstractmethod
     def learn(
         self,
         model: nn.Module,
-        task: Classification,
+        task: Task,
         examples: Examples,
         recipe: Recipe,
         *,
@@ -90,11 +92,11 @@ class Learner(Checked, ABC):
     ) -> Mapping[str, Tensor] | None:
         """Trains the fresh `model` in place on all of `examples`. Returns what to keep beside the initial weights."""  # fmt: skip
 
-    def skeleton(self, factory: Model, task: Classification, rng: Rng) -> nn.Module:
+    def skeleton(self, factory: Model, task: Task, rng: Rng) -> nn.Module:
         """A model such as it trains, with fresh weights."""
         return factory.build(task, rng)
 
-    def start(self, factory: Model, task: Classification, rng: Rng) -> nn.Module:
+    def start(self, factory: Model, task: Task, rng: Rng) -> nn.Module:
         """The model that training starts from."""
         return self.skeleton(factory, task, rng)
 
@@ -103,7 +105,7 @@ class Learner(Checked, ABC):
 
     def fit(
         self,
-        task: Classification,
+        task: Task,
         examples: Examples,
         recipe: Recipe,
         factory: Model,
@@ -116,6 +118,7 @@ class Learner(Checked, ABC):
 
         Raises BadInput for no records, fewer than two classes, or training that diverges.
         """  # fmt: skip
+        check_task(self, task.name)
         present = np.unique(examples.targets.cpu().numpy())
         if len(present) < 2:
             got = f"{len(examples)} records in {len(present)} classes"

@@ -17,7 +17,7 @@ from palimpsest.learn.recipe import Recipe
 from palimpsest.models.base import Model
 from palimpsest.models.files import hash_weights, load_into, read_weights
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
+from palimpsest.task import Task
 from palimpsest.types import Examples
 
 
@@ -38,14 +38,14 @@ class Finetuned(Learner):
         dataclasses.MISSING, "file or checkpoint folder to start from: safetensors, .pt, .ckpt …", source="the user"
     )
 
-    def start(self, factory: Model, task: Classification, rng: Rng) -> nn.Module:
+    def start(self, factory: Model, task: Task, rng: Rng) -> nn.Module:
         """A fresh model with the given weights. Raises BadInput where they cannot be read or do not fit."""
         model = super().start(factory, task, rng)
         load_into(model, read_weights(self.weights), self.weights)
         return model
 
     def learn(
-        self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
+        self, model: nn.Module, task: Task, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
         checkpoint: Checkpoint | None,
     ) -> None:  # fmt: skip
         train(model, task, examples, recipe, rng=rng, meter=meter, checkpoint=checkpoint)

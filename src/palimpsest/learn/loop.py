@@ -146,7 +146,7 @@ def train(
     """Trains in place. Epoch e draws order and augmentation from `rng.child("epoch", e)`, so a run that stops
     between epochs resumes to the same weights. Parameters that take no gradient stay as they are; `frozen` modules are
     in evaluation mode, so that their running statistics do too. An `observer` is shown every step."""
-    if recipe.augment != "none" and any(base.dim() != 4 for base in examples.inputs.values()):
+    if recipe.augment != "none" and not any(base.dim() == 4 for base in examples.inputs.values()):
         raise BadInput("recipe.augment", got=recipe.augment, expected="none, since the records are no images")
     device = next(model.parameters()).device
     examples = examples.to(device)
@@ -173,8 +173,10 @@ def train(
                 if observer is not None:
                     observer.see(model, rows, lr)
                 if recipe.augment != "none":
+                    inputs = batch.inputs.items()
                     batch = Batch(
-                        {key: augment(x, recipe.augment, crops) for key, x in batch.inputs.items()}, batch.targets
+                        {key: augment(x, recipe.augment, crops) if x.dim() == 4 else x for key, x in inputs},
+                        batch.targets,
                     )
                 with precision(model, recipe):
                     loss = task.loss(model, batch, label_smoothing=recipe.label_smoothing)

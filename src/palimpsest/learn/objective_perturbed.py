@@ -9,13 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from palimpsest.catalog import setting
+from palimpsest.catalog import name_of, setting
 from palimpsest.errors import BadInput
 from palimpsest.learn._linear import LinearLearner, Saver, publish, rows
 from palimpsest.learn.loop import Checkpoint, Meter
 from palimpsest.learn.recipe import Recipe
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
+from palimpsest.task import Task, as_classification
 from palimpsest.types import Examples
 
 STEPS = 200  # Newton steps for one class after which to give up; ten are many
@@ -56,19 +56,20 @@ class ObjectivePerturbed(LinearLearner):
     )
 
     def learn(
-        self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
+        self, model: nn.Module, task: Task, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
         checkpoint: Checkpoint | None,
     ) -> Mapping[str, Tensor]:  # fmt: skip
+        classes = as_classification(task, name_of(self)).classes
         x = rows(model, examples, "objective_perturbed")
         targets = examples.targets.to(x.device)
         draw = rng.child("perturbation").torch()
-        drawn = self.sigma * torch.randn(task.classes, x.shape[1], generator=draw, dtype=torch.float64)
+        drawn = self.sigma * torch.randn(classes, x.shape[1], generator=draw, dtype=torch.float64)
         weights = self.minimise(x, targets, drawn.to(x.device), meter, Saver(checkpoint, examples.ids, meter))
         publish(model, weights, "objective_perturbed")
         residual = torch.stack(
             [
                 gradient(weights[k], x, targets == k, self.weight_decay, drawn[k].to(x.device)).norm()
-                for k in range(task.classes)
+                for k in range(classes)
             ]
         )
         scalars = {"sigma": self.sigma, "weight_decay": self.weight_decay}

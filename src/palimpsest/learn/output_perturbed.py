@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from palimpsest.catalog import setting
+from palimpsest.catalog import name_of, setting
 from palimpsest.learn._linear import LinearLearner, Saver, publish, rows
 from palimpsest.learn.loop import Checkpoint, Meter
 from palimpsest.learn.recipe import Recipe
 from palimpsest.progress import track
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
+from palimpsest.task import Task, as_classification
 from palimpsest.types import Examples
 
 STEPS = 500  # gradient steps between looks at whether a checkpoint is due
@@ -56,12 +56,13 @@ class OutputPerturbed(LinearLearner):
     delta: float = setting(1e-4, "δ of the certificate", source="ours, as for certified_removal", above=0, below=1)
 
     def learn(
-        self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
+        self, model: nn.Module, task: Task, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
         checkpoint: Checkpoint | None,
     ) -> Mapping[str, Tensor]:  # fmt: skip
         x = rows(model, examples, "output_perturbed")
         radius = float(x.norm(dim=1).max())
-        start = torch.zeros(task.classes, x.shape[1], dtype=torch.float64, device=x.device)
+        classes = as_classification(task, name_of(self)).classes
+        start = torch.zeros(classes, x.shape[1], dtype=torch.float64, device=x.device)
         far = math.sqrt(2) * radius / self.weight_decay
         steps = max(1, math.ceil(math.log(far / self.distance(radius, len(x))) / -math.log(self.contraction(radius))))
         saver = Saver(checkpoint, examples.ids, meter)

@@ -10,7 +10,7 @@ from palimpsest.learn.base import Learner
 from palimpsest.learn.loop import Checkpoint, Meter, train
 from palimpsest.learn.recipe import Recipe
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
+from palimpsest.task import Task
 from palimpsest.types import Examples
 
 
@@ -21,7 +21,7 @@ class Plain(Learner):
     about = "from fresh weights"
 
     def learn(
-        self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
+        self, model: nn.Module, task: Task, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
         checkpoint: Checkpoint | None,
     ) -> None:  # fmt: skip
         train(model, task, examples, recipe, rng=rng, meter=meter, checkpoint=checkpoint)

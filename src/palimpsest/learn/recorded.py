@@ -14,7 +14,7 @@ from palimpsest.learn.base import Learner
 from palimpsest.learn.loop import Checkpoint, Meter, batch_sizes, train
 from palimpsest.learn.recipe import Recipe
 from palimpsest.rng import Rng
-from palimpsest.task import Classification
+from palimpsest.task import Task
 from palimpsest.types import Examples
 
 
@@ -40,7 +40,7 @@ class Recorded(Learner):
             raise BadInput("recorded.memory", got=got, expected=f"at most {self.memory:g} GiB", do=do)
 
     def learn(
-        self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
+        self, model: nn.Module, task: Task, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
         checkpoint: Checkpoint | None,
     ) -> Mapping[str, Tensor]:  # fmt: skip
         recorder = Recorder(model, examples.ids, _steps(len(examples), recipe))

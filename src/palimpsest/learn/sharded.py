@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from palimpsest.learn.recipe import Recipe
 from palimpsest.models._ensemble import Ensemble
 from palimpsest.models.base import Model
 from palimpsest.rng import Rng, determinism
-from palimpsest.task import Classification
+from palimpsest.task import Classification, Task
 from palimpsest.types import Array, Examples
 from palimpsest.workers import Workers, current
 
@@ -38,6 +38,7 @@ class Sharded(Learner):
     """
 
     about = "an ensemble on shards, in slices, for exact unlearning by sisa"
+    tasks: ClassVar[tuple[str, ...]] = (Classification.name,)
 
     shards: int = setting(5, "disjoint shards, a model each (S)", source="ours; 20 at the paper's scale", least=1)
     slices: int = setting(
@@ -45,7 +46,7 @@ class Sharded(Learner):
     )
     aggregate: Literal["mean", "vote"] = setting("mean", "mean of the posteriors, or vote", source="the paper has both")
 
-    def skeleton(self, factory: Model, task: Classification, rng: Rng) -> nn.Module:
+    def skeleton(self, factory: Model, task: Task, rng: Rng) -> nn.Module:
         members = [factory.build(task, rng.child("shard", shard)) for shard in range(self.shards)]
         return Ensemble(members, self.aggregate)
 
@@ -54,7 +55,7 @@ class Sharded(Learner):
             raise BadInput("sharded.shards", got=self.shards, expected=f"at most {records}, the training records")
 
     def learn(
-        self, model: nn.Module, task: Classification, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
+        self, model: nn.Module, task: Task, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
         checkpoint: Checkpoint | None,
     ) -> Mapping[str, Tensor]:  # fmt: skip
         root = rng.child("sharded").key
@@ -81,7 +82,7 @@ class Sharded(Learner):
     def slices_from(
         self,
         model: Ensemble,
-        task: Classification,
+        task: Task,
         examples: Examples,
         recipe: Recipe,
         first: Mapping[int, int],
@@ -133,7 +134,7 @@ class Shard:
     slices: int
     start: int
     member: nn.Module
-    task: Classification
+    task: Task
     examples: Examples
     places: tuple[int, ...]
     recipe: Recipe

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -82,6 +83,19 @@ def statistic(
     # as many replicates as the other measures have, so that differences line up
     repeated = np.resize(drawn, REPLICATES)
     return Measure(name, float(of(*arrays)), low, high, total, dict(at or {}), repeated)
+
+
+def centred(measure: Measure) -> Measure:
+    """The measure with its replicates moved so that their mean is its value, for statistics that resampling biases.
+
+    A Fréchet distance grows, and an Inception score falls or grows, where resamples hold some units twice. The interval then
+    covers the spread of the statistic, not its bias, which is alike for equally many units.
+    """
+    if measure.replicates is None:
+        return measure
+    moved = measure.replicates + (measure.value - float(np.mean(measure.replicates)))
+    low, high = percentile(moved)
+    return replace(measure, low=min(low, measure.value), high=max(high, measure.value), replicates=moved)
 
 
 def percentile(replicates: Array, level: float = LEVEL) -> tuple[float, float]:

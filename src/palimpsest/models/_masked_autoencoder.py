@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from palimpsest.errors import BadInput
+from palimpsest.reconstruction import grid
 
 
 class MaskedAutoencoder(nn.Module):
@@ -164,14 +165,6 @@ def visible(x: Tensor, mask: Tensor) -> Tensor:
     return x[~mask].view(len(x), -1, x.shape[2])
 
 
-def grid(shape: tuple[int, ...], patch: int) -> tuple[int, int]:
-    """Rows and columns of patches in an image (channels, height, width)."""
-    if len(shape) != 3 or min(*shape, patch) < 1 or shape[1] % patch or shape[2] % patch:
-        expected = "images (channels, height, width) that the patch divides"
-        raise BadInput("patches", got=f"patches of {patch}×{patch} and records of shape {shape}", expected=expected)
-    return shape[1] // patch, shape[2] // patch
-
-
 def patches(image: Float[Tensor, "n c h w"], patch: int) -> Float[Tensor, "n patches values"]:
     """The image in pieces, row by row: (n, patches, c·patch²)."""
     rows, columns = grid(tuple(image.shape[1:]), patch)
@@ -189,14 +182,3 @@ def assembled(
         raise BadInput("patches", got=f"shape {tuple(patches.shape[1:])}", expected=expected)
     pieces = patches.reshape(len(patches), rows, columns, shape[0], patch, patch)
     return pieces.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-
-
-def pixel_mask(
-    mask: Bool[Tensor, "n patches"], shape: tuple[int, int, int], patch: int
-) -> Bool[Tensor, "n 1 height width"]:
-    """The mask of the patches as one of the pixels."""
-    rows, columns = grid(shape, patch)
-    if mask.shape[1] != rows * columns:
-        raise BadInput("mask", got=f"{mask.shape[1]} patches", expected=f"{rows * columns}, for {shape}")
-    cells = mask.reshape(len(mask), 1, rows, columns)
-    return cells.repeat_interleave(patch, 2).repeat_interleave(patch, 3)

@@ -13,31 +13,37 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from palimpsest.catalog import Checked, find, load, make, name_of, setting, source_hash
+from palimpsest.catalog import Checked, find, load, make, members, name_of, setting, source_hash
 from palimpsest.errors import BadInput, told
 from palimpsest.rng import Rng
-from palimpsest.task import Classification, evaluating
-from palimpsest.types import Batch
+from palimpsest.task import Classification, Task, as_classification, evaluating
+from palimpsest.types import Batch, Split
 
 
 @dataclass(frozen=True)
 class Model(Checked, ABC):
-    """Base of all model factories."""
+    """Base of all model factories. solves: name of the task that its models are for, from which all of an audit's task follows."""
 
     kind: ClassVar[str] = "models"
     revision: ClassVar[int] = 1
     about: ClassVar[str] = ""
     images_only: ClassVar[bool] = False
+    solves: ClassVar[str] = Classification.name
+
+    def task(self, split: Split) -> Task:
+        """The task of these data, posed for this model. Raises BadInput where the data do not fit."""
+        return Classification.of(split)
 
     @abstractmethod
     def network(self, task: Classification) -> nn.Module:
         """The module from normalised inputs to logits, initialised from torch's ambient generator."""
 
-    def build(self, task: Classification, rng: Rng) -> nn.Module:
+    def build(self, task: Task, rng: Rng) -> nn.Module:
         """A fresh model: (n, *task.shape) floats as stored → (n, task.classes) logits. Same stream, same weights.
 
-        Raises BadInput where the model takes images and the records are none.
+        Raises BadInput where the model takes images and the records are none, and for a task that it does not solve.
         """
+        task = as_classification(task, name_of(self))
         if self.images_only and len(task.shape) != 3:
             got = f"records of shape {task.shape}"
             raise BadInput(name_of(self), got=got, expected="images (channels, height, width)", do="use mlp or linear")
@@ -58,14 +64,41 @@ class Normalised(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(shape))
         self.network = network
 
+    def encode(self, inputs: Tensor) -> Tensor:
+        """The network's features, where it has `encode`."""
+        features: Tensor = self.network.encode((inputs - self.mean) / self.std)  # type: ignore[operator]
+        return features
+
     def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.network((inputs - self.mean) / self.std)
         return logits
 
 
+class Restored(nn.Module):
+    """Normalisation inside a model of images and masks, undone on what it gives back: stored values in, stored values out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        self.network = network
+
+    def encode(self, image: Tensor, mask: Tensor) -> Tensor:
+        """The network's latent tokens, shape (n, visible, d)."""
+        latent: Tensor = self.network.encode((image - self.mean) / self.std, mask)  # type: ignore[operator]
+        return latent
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        drawn: Tensor = self.network((image - self.mean) / self.std, mask)
+        return drawn * self.std + self.mean
+
+
 def blocks(model: nn.Module) -> list[nn.Module]:
     """The model's ordered blocks, first to last: its own `blocks()`, else its children that hold parameters."""
-    inner = model.network if isinstance(model, Normalised) else model
+    inner = model.network if isinstance(model, (Normalised, Restored)) else model
     declared = getattr(inner, "blocks", None)
     if callable(declared):
         return list(declared())
@@ -116,7 +149,8 @@ class UserModel(Model):
             raise BadInput(self.target, got=got, expected="no other than `shape` and `classes`, by name", do=do)
         return {name: value for name, value in offered.items() if name in takes}
 
-    def build(self, task: Classification, rng: Rng) -> nn.Module:
+    def build(self, task: Task, rng: Rng) -> nn.Module:
+        task = as_classification(task, self.target)
         with rng.child("initial-weights").ambient():
             module = self.network(task)
         probe = Batch({task.attacked_input: torch.zeros(2, *task.shape)}, torch.zeros(2, dtype=torch.long))
@@ -139,6 +173,12 @@ class UserModel(Model):
     def identity_extra(self) -> dict[str, Any]:
         """The user's own name for it, and the hash of the source, so that an edited model is another model."""
         return {"name": self.target, "source": source_hash(load(self.target))}
+
+
+def task_of(name: str) -> str:
+    """The task that the model of this name solves; a module of the user's own that is no factory classifies."""
+    value = load(name) if ":" in name else members("models").get(name)
+    return str(getattr(value, "solves", Classification.name))
 
 
 def factory(name: str, settings: dict[str, Any] | None = None) -> Model:

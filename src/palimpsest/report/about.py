@@ -14,6 +14,11 @@ MEASURES: Mapping[str, str] = {
     "accuracy": "share of records whose class the model names",
     "uma": "Unlearning Mapping Attack: searches, within a budget ε per pixel, for a perturbation with which the unlearned model "
     "answers as the original did",
+    "reconstruction": "quality: how near what a model draws comes to the truth; resemblance: to what the original drew; each "
+    "from 0, no nearer than one colour, to 1, the same, over hidden pixels. Recovery rate: the forget set's resemblance as a "
+    "share of the retain set's, as two models trained apart draw no record alike",
+    "uma_generation": "Unlearning Mapping Attack on models of images: searches, within a budget ε per pixel, for an input from "
+    "which the unlearned model draws what the original drew. FID and IS take the named classifier in the Inception network's place",
     "confidence_membership": "a support vector machine, trained on known members and non-members, judges a record by "
     "the model's confidence in its true class",
     "AUC": "probability that a forgotten record looks more like a training record than a held-out one; 0.5 is chance, and far "

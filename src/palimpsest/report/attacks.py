@@ -10,11 +10,17 @@ from palimpsest.report.blocks import Block, Figure, Gallery, Paragraph, Section
 from palimpsest.report.figures import Line, Rates, against_epsilon, mean_roc, roc_curves
 from palimpsest.report.numbers import Numbers
 from palimpsest.report.tables import by_epsilon, plain, residual
-from palimpsest.report.wording import CONTROLS, interval
+from palimpsest.report.wording import CONTROLS, interval, title
 
-CURVES = ("unlearned", "retrained", "bias-matched", "placebo")
+CURVES = ("unlearned", "retrained", "untrained", "bias-matched", "placebo")
+SHARES = (".forget_accuracy", ".forget_resemblance")
+"""Measures that are drawn against ε."""
 CURVE_TEXT = (
     "Share of the forgotten records that the model names under attack, against the budget ε. Bands are 95% intervals. "
+)
+DRAWN_TEXT = (
+    "How near what the model draws of forgotten records under attack comes to what the original drew (0: no nearer than one "
+    "colour, 1: the same), against the budget ε, of which 255 is no bound at all. Bands are 95% intervals. "
 )
 ROC_TEXT = (
     "How well the forgotten records are told from records never trained on, of the same classes, by the model's confidence. "
@@ -33,7 +39,8 @@ def section(numbers: Numbers, attack: str) -> Section:
         if curves:
             named = {target for label in numbers.methods(request) for target in _shown(numbers, attack, label, request)}
             words = " ".join(f"{target.capitalize()}: {CONTROLS[target]}." for target in CURVES if target in named)
-            blocks.append(Gallery(tuple(curves), CURVE_TEXT + words))
+            drawn = any(key[0].endswith(SHARES[1]) for key in numbers.keys(attack))
+            blocks.append(Gallery(tuple(curves), (DRAWN_TEXT if drawn else CURVE_TEXT) + words))
         if rates:
             blocks.append(Gallery(tuple(rates), ROC_TEXT))
         keys = numbers.keys(attack)
@@ -59,7 +66,7 @@ def section(numbers: Numbers, attack: str) -> Section:
 
 
 def _curves(numbers: Numbers, attack: str, request: int, image: bool) -> list[Figure]:
-    name = next((key[0] for key in numbers.keys(attack) if key[0].endswith(".forget_accuracy") and key[1]), "")
+    name = next((key[0] for key in numbers.keys(attack) if key[0].endswith(SHARES) and key[1]), "")
     figures = []
     for label in numbers.methods(request):
         lines = [
@@ -69,10 +76,10 @@ def _curves(numbers: Numbers, attack: str, request: int, image: bool) -> list[Fi
         ]
         if not any(line.target == "unlearned" for line in lines):
             continue
-        alt = f"{label}, forget accuracy from smallest to largest ε. " + ". ".join(
+        alt = f"{label}, {title(name)} from smallest to largest ε. " + ". ".join(
             f"{line.target}: {', '.join(f'{m.value:.0%}' for _, m in line.points)}" for line in lines
         )
-        png = against_epsilon(lines, image=image)
+        png = against_epsilon(lines, image=image, label=title(name))
         figures.append(Figure(_file(attack, "curve", label, request), _named(numbers, label, request), png, alt))
     return figures
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from palimpsest.record import SHARED
 from palimpsest.report.blocks import Block, Entry, Section, Table
 from palimpsest.report.numbers import Numbers
 from palimpsest.report.wording import examiner, subject
@@ -26,7 +25,7 @@ def section(numbers: Numbers) -> Section:
 
 def _methods(numbers: Numbers, request: int) -> Table:
     rows = []
-    shared = [(target, home) for home in numbers.homes for target in SHARED]
+    shared = [(target, home) for home in numbers.homes for target in ("original", "retrained")]
     for target, label in [*shared, *(("unlearned", label) for label in numbers.methods(request))]:
         cost = cost_of(numbers, target, label, request)
         retraining = cost_of(numbers, "retrained", numbers.owner("retrained", label), request)

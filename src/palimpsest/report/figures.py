@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ LOOKS: Mapping[str, tuple[str, Any, str]] = {
     "unlearned": ("#d55e00", "-", "o"),
     "retrained": ("#0072b2", "--", "s"),
     "bias-matched": ("#007a5a", "-.", "^"),
+    "untrained": ("#8a6d00", (0, (3, 1, 1, 1)), "P"),
     "placebo": ("#a8447e", (0, (1, 1)), "v"),
     "original": ("#555555", (0, (5, 2, 1, 2, 1, 2)), "D"),
 }
@@ -50,7 +52,11 @@ def against_epsilon(lines: Sequence[Line], *, image: bool, label: str = "forget 
     """Curves of shares against ε, each named at its end in its own colour."""
     canvas, axes, last = _curves(lines, first=0.0)
     ticks = sorted({point[0] for line in lines for point in line.points})
-    axes.set_xticks(ticks, [epsilon(tick, image).removesuffix("/255") for tick in ticks])
+    names = [epsilon(tick, image).removesuffix("/255") for tick in ticks]
+    for place, (near, next_one) in enumerate(pairwise(ticks)):
+        if next_one - near < 0.06 * last:  # no room for both
+            names[place] = ""
+    axes.set_xticks(ticks, names)
     axes.set_ylim(-0.05, 1.05)
     _percent(axes.set_yticks)
     axes.set_xlabel("ε, of 255" if image else "ε", size=SIZE, color=INK, x=0.36)

@@ -1,4 +1,4 @@
-"""The image grid: original, perturbation enlarged, attacked, with what the model says before and after."""
+"""The image grid: original, perturbation enlarged, attacked, with what the model says before and after; or what models drew."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from palimpsest.report.attacks import slug
 from palimpsest.report.blocks import Block, Grid, Paragraph, Picture, Section
 from palimpsest.report.figures import picture
 from palimpsest.report.numbers import Numbers
-from palimpsest.report.panels import Panel, load
+from palimpsest.report.panels import Panel, Strip, load
 from palimpsest.report.wording import epsilon, subject
 from palimpsest.types import Array
 
@@ -17,24 +17,61 @@ COLUMNS = 6
 
 def section(numbers: Numbers) -> Section | None:
     """None where the record is redacted or there are no images."""
-    panels = [] if numbers.record.redacted else _shown(load(numbers.folder))
-    if not panels:
-        return None
+    found = [] if numbers.record.redacted else load(numbers.folder)
+    panels = [panel for panel in _shown(found) if isinstance(panel, Panel)]
+    strips = [strip for strip in _shown(found) if isinstance(strip, Strip)]
+    blocks: list[Block] = []
+    several = len(numbers.requests) > 1
+    if panels:
+        blocks += _attacked(panels, several)
+    if strips:
+        blocks += [Paragraph(DRAWN), *(_drawn(strip, place, several) for place, strip in enumerate(strips))]
+    return Section("images", "Attacked images" if panels else "Drawn images", tuple(blocks)) if blocks else None
+
+
+DRAWN = (
+    "What the models draw of forgotten records of which they see a part. I₃ is drawn from an input that the attack made; "
+    "its visible pixels are shown as they are in the record, whatever the attack made of them. Read a method beside the "
+    "retrained model, which never saw these records, and the untrained one."
+)
+
+
+def _attacked(panels: list[Panel], several: bool) -> list[Block]:
     factor = _factor(panels)
     text = (
         "What the attack does to forgotten records. Below an original and an attacked image: the class that the model under attack "
         f"answers with, and the true class where that is another. The perturbation is shown {factor} times as strong, around grey."
     )
-    blocks: list[Block] = [Paragraph(text)]
-    blocks += [_grid(panel, factor, place, len(numbers.requests) > 1) for place, panel in enumerate(panels)]
-    return Section("images", "Attacked images", tuple(blocks))
+    return [Paragraph(text), *(_grid(panel, factor, place, several) for place, panel in enumerate(panels))]
 
 
-def _shown(panels: list[Panel]) -> list[Panel]:
-    """One panel per method, and one retrained model to compare them with."""
+def _shown(panels: list[Panel | Strip]) -> list[Panel | Strip]:
+    """One panel per method, and one retrained and one untrained model to compare them with."""
     methods = [panel for panel in panels if panel.target == "unlearned" and len(panel)]
-    retrained = [panel for panel in panels if panel.target == "retrained" and len(panel)]
-    return [*retrained[:1], *methods] if methods else []
+    controls = [
+        [panel for panel in panels if panel.target == name and len(panel)] for name in ("retrained", "untrained")
+    ]
+    return [*controls[0][:1], *controls[1][:1], *methods] if methods else []
+
+
+def _drawn(strip: Strip, place: int, several: bool) -> Grid:
+    who, names = subject(strip.target, strip.unlearner), [strip.classes[int(label)] for label in strip.label]
+    titles = ["truth, I₀", "seen, Iₘ", "original, I₁", f"{who}, I₂"]
+    titles += [f"attacked, {'unbounded' if radius >= 1 else epsilon(radius, True)}, I₃" for radius in strip.epsilon]
+    rows = []
+    for turn, title in enumerate(titles):
+        pictures = [
+            Picture(
+                f"drawn-{place}-{slug(who)}-{turn}-{i}.png",
+                picture(strip.images[i, turn]),
+                f"{title}, of record {i + 1}",
+                names[i] if turn == 0 else "",
+            )
+            for i in range(min(len(strip), COLUMNS))
+        ]
+        rows.append((title, tuple(pictures)))
+    after = f", request {strip.request + 1}" if several else ""
+    return Grid(f"{who}, seed {strip.seed}{after}", tuple(rows))
 
 
 def _factor(panels: list[Panel]) -> int:

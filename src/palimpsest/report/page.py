@@ -16,7 +16,7 @@ def compose(folder: Path) -> Page:
     numbers = Numbers(records.read(folder), folder)
     sections = [
         verdicts.section(numbers),
-        _accuracies(numbers),
+        _accuracies(numbers) if "accuracy" in numbers.verifiers or not numbers.verifiers else None,
         sequence.section(numbers),
         *(attacks.section(numbers, attack) for attack in numbers.attacks),
         grid.section(numbers),

@@ -18,6 +18,7 @@ from palimpsest.types import Array
 
 FILE = "panels.safetensors"
 ARRAYS = ("original", "attacked", "label", "before", "after")
+DRAWN = ("images", "label")
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,42 @@ class Panel:
         return len(self.label)
 
 
-def save(folder: Path, panels: Sequence[Panel]) -> Path:
+@dataclass(frozen=True)
+class Strip:
+    """Some records as models of images drew them, before and after unlearning and an attack, of one model of one seed.
+
+    images: in [0, 1], shape (n, 4 + number of ε, channels, height, width): the record, what is seen of it, the original's and the
+    unlearned model's answer, and the latter's to the attacked record, for each ε. The rest is as in `Panel`.
+    """
+
+    unlearner: str
+    target: str
+    seed: int
+    epsilon: tuple[float, ...]
+    classes: tuple[str, ...]
+    images: Array
+    label: Array
+    request: int = 0
+    ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 5 or self.images.shape[1] != 4 + len(self.epsilon):
+            expected = f"(n, {4 + len(self.epsilon)}, channels, height, width)"
+            raise BadInput("strip images", got=f"shape {self.images.shape}", expected=expected)
+        if self.label.shape != self.images.shape[:1] or not all(0 <= v < len(self.classes) for v in self.label):
+            expected = f"{len(self.images)} classes from 0 to {len(self.classes) - 1}"
+            raise BadInput("strip label", got=self.label, expected=expected)
+        if len(self.ids) not in (0, len(self.images)):
+            raise BadInput("strip ids", got=len(self.ids), expected=f"{len(self.images)}, one per record")
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def save(folder: Path, panels: Sequence[Panel | Strip]) -> Path:
     """Writes the panels' file, whole or not at all; no panels remove it."""
     path = folder / FILE
-    arrays = {f"{place}/{name}": _stored(panel, name) for place, panel in enumerate(panels) for name in ARRAYS}
+    arrays = {f"{place}/{name}": _stored(panel, name) for place, panel in enumerate(panels) for name in _arrays(panel)}
     heads = [_head(panel) for panel in panels]
     with disk_errors(folder):
         if panels:
@@ -74,7 +107,7 @@ def save(folder: Path, panels: Sequence[Panel]) -> Path:
     return path
 
 
-def load(folder: Path) -> list[Panel]:
+def load(folder: Path) -> list[Panel | Strip]:
     """The panels in a folder, in the order in which they were saved; empty where there are none."""
     path = folder / FILE
     if not path.exists():
@@ -84,11 +117,16 @@ def load(folder: Path) -> list[Panel]:
         size = int.from_bytes(data[:8], "little")
         heads = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["panels"])
         arrays = safetensors.numpy.load(data)
-        panels = []
+        panels: list[Panel | Strip] = []
         for place, head in enumerate(heads):
-            values: dict[str, Any] = {name: arrays[f"{place}/{name}"] for name in ARRAYS}
+            drawn = isinstance(head["epsilon"], list)
+            names = DRAWN if drawn else ARRAYS
+            values: dict[str, Any] = {name: arrays[f"{place}/{name}"] for name in names}
             named = {"classes": tuple(head["classes"]), "ids": tuple(head.get("ids", ()))}
-            panels.append(Panel(**{**head, **named, **values}))
+            if drawn:
+                panels.append(Strip(**{**head, **named, **values, "epsilon": tuple(head["epsilon"])}))
+            else:
+                panels.append(Panel(**{**head, **named, **values}))
         return panels
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise BadInput(
@@ -111,17 +149,21 @@ def purge(folder: Path, ids: Iterable[str]) -> int:
     return len(panels) - len(kept)
 
 
-def _stored(panel: Panel, name: str) -> Array:
-    kind = np.float32 if name in ("original", "attacked") else np.int64
+def _arrays(panel: Panel | Strip) -> tuple[str, ...]:
+    return DRAWN if isinstance(panel, Strip) else ARRAYS
+
+
+def _stored(panel: Panel | Strip, name: str) -> Array:
+    kind = np.float32 if name in ("original", "attacked", "images") else np.int64
     return np.ascontiguousarray(getattr(panel, name), dtype=kind)
 
 
-def _head(panel: Panel) -> dict[str, object]:
+def _head(panel: Panel | Strip) -> dict[str, object]:
     return {
         "unlearner": panel.unlearner,
         "target": panel.target,
         "seed": panel.seed,
-        "epsilon": panel.epsilon,
+        "epsilon": list(panel.epsilon) if isinstance(panel, Strip) else panel.epsilon,
         "classes": list(panel.classes),
         "request": panel.request,
         "ids": list(panel.ids),

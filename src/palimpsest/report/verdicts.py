@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from palimpsest.audit.yardstick import ACCURACY, YARDSTICKS
 from palimpsest.report.blocks import Entry, Section, Table
 from palimpsest.report.numbers import Key, Numbers
-from palimpsest.report.tables import compared, difference, measured
+from palimpsest.report.tables import compared, difference, heading, measured
 from palimpsest.report.wording import CONTROLS, VERDICTS, count, epsilon, listed, subject
+
+PRIMARY = (".forget_accuracy", ".forget_recovery_rate")
+"""Measures under attack that verdicts go by."""
 
 
 def headline(numbers: Numbers) -> str:
@@ -67,14 +71,13 @@ def section(numbers: Numbers) -> Section:
     image = numbers.record.data.get("kind") == "image"
     attacked = _attacked(numbers)
     aucs = [(attack, key) for attack in numbers.attacks for key in numbers.keys(attack) if key[0].endswith(".auc")]
-    columns = ["Method", "Verdict", "Because", "Test accuracy", "Forget accuracy, clean"]
+    stick = next((one for one in YARDSTICKS.values() if one.by in numbers.verifiers), ACCURACY)
+    columns = ["Method", "Verdict", "Because", heading((stick.test, ())), f"{heading((stick.forget, ()))}, clean"]
     for attack, key, controls in attacked:
-        columns.append(f"Forget accuracy under {attack}, ε = {epsilon(dict(key[1])['epsilon'], image)}")
+        columns.append(f"{heading(key)} under {attack}, ε = {epsilon(dict(key[1])['epsilon'], image)}")
         columns += [f"… minus {control}" for control in controls]
     columns += [f"AUC of {attack}" for attack, _ in aucs]
-    keys: list[tuple[str, Key, list[str]]] = [
-        ("accuracy", (name, ()), []) for name in ("test_accuracy", "forget_accuracy")
-    ]
+    keys: list[tuple[str, Key, list[str]]] = [(stick.by, (name, ()), []) for name in (stick.test, stick.forget)]
     keys += [*attacked, *((attack, key, []) for attack, key in aucs)]
 
     def row(first: tuple[Entry, ...], target: str, label: str, request: int) -> tuple[Entry, ...]:
@@ -111,12 +114,11 @@ def section(numbers: Numbers) -> Section:
 
 
 def _attacked(numbers: Numbers) -> list[tuple[str, Key, list[str]]]:
-    """Per attack with a budget, its forget accuracy at the largest one, and the controls that it is compared with."""
+    """Per attack with a budget, its forget accuracy (or recovery rate) at the largest one, and the controls that it is
+    compared with."""
     found = []
     for attack in numbers.attacks:
-        keys = [
-            key for key in numbers.keys(attack) if key[0].endswith(".forget_accuracy") and "epsilon" in dict(key[1])
-        ]
+        keys = [key for key in numbers.keys(attack) if key[0].endswith(PRIMARY) and "epsilon" in dict(key[1])]
         if keys:
             largest = max(keys, key=lambda key: dict(key[1])["epsilon"])
             controls = {c: None for request in numbers.requests for c in compared(numbers, attack, largest, request)}

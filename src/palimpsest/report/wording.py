@@ -27,6 +27,7 @@ CONTROLS: Mapping[str, str] = {
     "unlearned": "the model after unlearning",
     "original": "the model before unlearning; shows what is found when nothing was forgotten",
     "retrained": "models trained anew without the forgotten records; show what is found when there is nothing to find",
+    "untrained": "a model with fresh weights; shows what an attack brings forth from any model",
     "bias-matched": "a retrained model whose output bias for the forgotten class is shifted until it is as ready to name the class "
     "as the unlearned model; shows what an attack brings back without any memory",
     "placebo": "the method's own model, asked for records that no model was trained on",
@@ -53,7 +54,11 @@ Number = Measure | MeasureRow
 def is_share(name: str) -> bool:
     """Whether a measure is a share, to be shown as a percentage."""
     last = name.rsplit(".", 1)[-1]
-    return last.endswith(("accuracy", "_rate", "accuracy_gap")) or last.startswith("tpr_at") or last == "relearned"
+    return (
+        last.endswith(("accuracy", "_rate", "accuracy_gap", "_quality", "_resemblance"))
+        or last.startswith("tpr_at")
+        or last == "relearned"
+    )
 
 
 def title(name: str) -> str:
@@ -82,7 +87,9 @@ def _rounded(name: str, value: float, sign: str) -> str:
 
 
 def epsilon(value: float, image: bool) -> str:
-    """8/255 for images, a plain number for everything else."""
+    """8/255 for images, where all of the domain is no bound; a plain number for everything else."""
+    if image and value >= 1:
+        return "unbounded"
     return f"{value * 255:.4g}/255" if image and value else f"{value:.4g}"
 
 

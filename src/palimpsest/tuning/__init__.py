@@ -14,14 +14,16 @@ from palimpsest.audit.runnable import runnable
 from palimpsest.audit.stage import homes, labels
 from palimpsest.disk import disk_errors, write_atomically
 from palimpsest.errors import BadInput
-from palimpsest.options import UNLEARN
+from palimpsest.options import wanted
 from palimpsest.presets import Choices, Told
 from palimpsest.rng import determinism
 from palimpsest.store import Store
+from palimpsest.task import check_task
 from palimpsest.tuning.arena import FIRST_SEED
 from palimpsest.tuning.search import Place, Search, Tried, Tuned, attempt, fit, merged, within
 from palimpsest.tuning.space import Space
 from palimpsest.types import Split
+from palimpsest.verify.accuracy import Accuracy
 from palimpsest.workers import Workers, at_work
 
 __all__ = ["Tried", "Tuned", "tune", "write"]
@@ -54,6 +56,7 @@ def tune(
             raise BadInput(name, got=value, expected=f"a whole number of at least {least}")
     if not 0 < share <= 1:
         raise BadInput("share", got=share, expected="a number above 0 and at most 1")
+    check_task(Accuracy(), plan.model.solves)
     spaces = {label: Space.of(unlearner, plan.recipe, share) for label, unlearner in labels(plan).items()}
     if not any(spaces.values()):
         raise BadInput("tune", got=f"only {', '.join(spaces)}", expected="a method that has a range to search")
@@ -111,7 +114,7 @@ FULL = "exact_unlearning_k"
 def write(out: Path, chosen: Choices, plan: Plan, found: Sequence[Tuned], *, seeds: int, share: float) -> None:
     """A settings file with what was chosen and the best settings of each method; EU-k comes once more with its full schedule."""
     settings = {name: dict(fields) for name, fields in chosen.settings.items()}
-    names = list(UNLEARN if chosen.unlearn is None else chosen.unlearn)
+    names = list(wanted(chosen))
     for tuned in found:
         if tuned.best:
             settings[tuned.label] = {**settings.get(tuned.label, {}), **tuned.best.settings}

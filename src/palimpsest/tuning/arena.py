@@ -14,7 +14,7 @@ from palimpsest.catalog import name_of
 from palimpsest.errors import BadInput
 from palimpsest.rng import Rng
 from palimpsest.store import digest
-from palimpsest.task import Classification
+from palimpsest.task import Task
 from palimpsest.types import Examples, ForgetRequest, Ids, Split
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.verify.accuracy import Accuracy
@@ -29,7 +29,7 @@ def for_tuning(split: Split) -> Split:
     return replace(split, test=split.validation, fingerprint=f"{split.fingerprint}/tuning")
 
 
-def elsewhere(plan: Plan, split: Split, task: Classification, seed: int) -> ForgetRequest:
+def elsewhere(plan: Plan, split: Split, task: Task, seed: int) -> ForgetRequest:
     """A request of the same kind and size as the plan's first, of records that none of the plan's seeds forgets.
 
     Another class for a class, other random records for all else. Raises BadInput where too few are left.

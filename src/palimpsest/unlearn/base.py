@@ -19,7 +19,9 @@ from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.files import not_finite
+from palimpsest.reconstruction import Reconstruction
 from palimpsest.rng import Rng
+from palimpsest.task import Classification, check_task
 from palimpsest.types import Examples, moved
 
 
@@ -30,6 +32,7 @@ class Unlearner(Checked, ABC):
     guarantee: "exact" (the distribution of retraining), "certified" (with a stated budget) or "none".
     needs: name of the learner that must have trained the model; empty for any. needs_recipe: settings of the recipe that it must
     have trained with. mixes: whether records may mix in the model, as in batch norm, or chance play a part, as in dropout.
+    tasks: names of the tasks that it is for; for all where it asks nothing but the task's own loss.
     trains_on_forget: whether it takes steps on `task.loss` or `task.distillation` of forget batches, which a guard may then change.
     aliases: names the papers use. paper, deviations (from it), spends (what it costs), use (when to use it): one line each, for
     `docs/methods.md`.
@@ -41,6 +44,7 @@ class Unlearner(Checked, ABC):
     needs: ClassVar[str] = ""
     needs_recipe: ClassVar[Mapping[str, Any]] = {}
     mixes: ClassVar[bool] = True
+    tasks: ClassVar[tuple[str, ...]] = (Classification.name, Reconstruction.name)
     trains_on_forget: ClassVar[bool] = False
     aliases: ClassVar[tuple[str, ...]] = ()
     about: ClassVar[str] = ""
@@ -71,6 +75,7 @@ class Unlearner(Checked, ABC):
             raise BadInput(
                 "unlearning", got=got, expected="ids of training records", do="use the ids stored with the case"
             )
+        check_task(self, trained.task.name)
         if self.needs_recipe and trained.recipe is not None:
             self.check_recipe(trained.recipe)
         self.check_model(trained.model)

@@ -11,7 +11,7 @@ from palimpsest.catalog import setting
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter, shuffled
 from palimpsest.rng import Rng
-from palimpsest.task import Task, evaluating
+from palimpsest.task import Classification, Task, evaluating
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner, train_mode
 
@@ -26,6 +26,7 @@ class BoundaryShrink(Unlearner):
     paper does without. Guarantees nothing: the forget records are still trained on.
     """
 
+    tasks = (Classification.name,)
     trains_on_forget = True
     aliases = ("BS",)
     about = "the nearest other class as label of each forgotten record"

@@ -17,6 +17,7 @@ from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.learn.objective_perturbed import ObjectivePerturbed, gradient, hessian
 from palimpsest.rng import Rng
+from palimpsest.task import Classification
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.unlearn.retrain import Retrain
@@ -53,6 +54,7 @@ class CertifiedRemoval(Unlearner):
 
     guarantee = "certified"
     needs = "objective_perturbed"
+    tasks = (Classification.name,)
     aliases = ("certified data removal", "CDR", "Newton update removal")
     about = "a Newton step on a linear model, certified (ε, δ) until it trains anew"
     paper = "Guo et al. 2020"

@@ -13,6 +13,7 @@ from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.learn.output_perturbed import OutputPerturbed
 from palimpsest.rng import Rng
+from palimpsest.task import Classification
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
 
@@ -40,6 +41,7 @@ class DescentToDelete(Unlearner):
 
     guarantee = "certified"
     needs = "output_perturbed"
+    tasks = (Classification.name,)
     aliases = ("D2D", "Descent-to-Delete")
     about = "gradient descent from secret weights, then noise; certified (ε, δ), linear models"
     paper = "Neel et al. 2021"

@@ -14,7 +14,7 @@ from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
-from palimpsest.task import Task
+from palimpsest.task import Classification, Task
 from palimpsest.types import Examples, as_float
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.unlearn.curvature import Curvature, drawn, shift
@@ -45,6 +45,7 @@ class FeaturesAndLabels(Unlearner):
     noise to the training loss; this is not it. The model is in evaluation mode; batch norm's running statistics stay.
     """
 
+    tasks = (Classification.name,)
     aliases = ("Warnecke", "unlearning of features and labels")
     about = "one closed-form step that takes records, their labels or some of their features back"
     paper = "Warnecke et al. 2023"

@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from palimpsest.catalog import setting
+from palimpsest.catalog import name_of, setting
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
+from palimpsest.task import Classification, as_classification
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.unlearn.curvature import Curvature, drawn
@@ -28,6 +29,7 @@ class Fisher(Unlearner):
     optimum; for a deep network it guarantees nothing.
     """
 
+    tasks = (Classification.name,)
     aliases = ("fisher forgetting", "FF")
     about = "noise on each weight by the inverse Fisher information of the retain set; no training"
     paper = "Golatkar et al. 2020"
@@ -61,7 +63,8 @@ class Fisher(Unlearner):
         curvature = Curvature(model, trained.task, meter)
         chosen = drawn(retain, self.samples, rng.child("importances"))
         if self.labels == "posterior":
-            importances = curvature.expected_importances(chosen, trained.task.classes, vectorised=self.vectorised)
+            classes = as_classification(trained.task, name_of(self)).classes
+            importances = curvature.expected_importances(chosen, classes, vectorised=self.vectorised)
         else:
             importances = curvature.importances(chosen, vectorised=self.vectorised)
         spread = (self.alpha * (importances + 1e-8).pow(-self.power).clamp(max=self.largest)).sqrt()

@@ -14,6 +14,7 @@ from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
+from palimpsest.task import Classification
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.unlearn.curvature import Curvature, published_woodfisher, shift, woodbury
@@ -35,6 +36,7 @@ class Influence(Unlearner):
     tables only. The model is in evaluation mode throughout; batch norm's running statistics stay as they are.
     """
 
+    tasks = (Classification.name,)
     aliases = ("IU", "WoodFisher", "wfisher")
     about = "one Newton-like step, with a correct solve"
     paper = "Koh and Liang 2017; Izzo et al. 2021; Singh and Alistarh 2020"

@@ -13,6 +13,7 @@ from palimpsest.learn.loop import Meter
 from palimpsest.learn.sharded import Sharded
 from palimpsest.models._ensemble import Ensemble
 from palimpsest.rng import Rng
+from palimpsest.task import Classification
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
 
@@ -29,6 +30,7 @@ class Sisa(Unlearner):
 
     guarantee = "exact"
     needs = "sharded"
+    tasks = (Classification.name,)
     aliases = ("SISA",)
     about = "train again only the shards that held the forgotten records; exact"
     paper = "Bourtoule et al. 2021"

@@ -11,6 +11,7 @@ from palimpsest.catalog import setting
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
+from palimpsest.task import Classification
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.unlearn.curvature import Curvature, drawn
@@ -26,6 +27,7 @@ class SelectiveSynapticDampening(Unlearner):
     Guarantees nothing.
     """
 
+    tasks = (Classification.name,)
     aliases = ("SSD",)
     about = "shrink the weights that matter most to the forget set; no training"
     paper = "Foster et al. 2024"

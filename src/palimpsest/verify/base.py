@@ -8,18 +8,20 @@ from typing import ClassVar
 
 from palimpsest.case import Case
 from palimpsest.catalog import Checked
+from palimpsest.task import Classification
 from palimpsest.types import Measure, Scores
 
 
 @dataclass(frozen=True)
 class Verifier(Checked, ABC):
-    """Base of all verifiers: scores per unit first, measures as pure functions of them."""
+    """Base of all verifiers: scores per unit first, measures as pure functions of them. tasks: names of its tasks."""
 
     kind: ClassVar[str] = "verifiers"
     revision: ClassVar[int] = 1
     about: ClassVar[str] = ""
     needs_control: ClassVar[bool] = False  # compares with retrained models
     bias_matched: ClassVar[bool] = False  # whether it is also taken on the bias-matched control
+    tasks: ClassVar[tuple[str, ...]] = (Classification.name,)
 
     @abstractmethod
     def verify(self, case: Case) -> Scores:
