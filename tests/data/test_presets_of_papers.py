@@ -25,7 +25,7 @@ SCHEMAS: dict[str, tuple[int, int, str, str, tuple[str, str]]] = {
     "uma-cifar10": (10, 32, "img", "label", ("train", "test")),
     "uma-cifar100": (100, 32, "img", "fine_label", ("train", "test")),
     "uma-tiny-imagenet": (200, 64, "image", "label", ("train", "valid")),
-    "uma-imagenet-1k": (1000, 40, "image", "label", ("train", "validation")),
+    "uma-imagenet-1k": (1000, 8, "image", "label", ("train", "validation")),
 }
 """Classes, side, columns and splits on the hub."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -24,7 +22,7 @@ from palimpsest.task import Classification
 from palimpsest.types import Split
 from palimpsest.unlearn.finetune import Finetune
 from palimpsest.verify.accuracy import Accuracy
-from tests.audit.small import plan, run
+from tests.audit.small import run
 
 SMALL = Purification(width=8, latent=4, shrink=2, epochs=3, noise=0.1)
 
@@ -155,10 +153,3 @@ def test_an_attacker_who_does_not_know_attacks_the_bare_model_and_is_scored_on_t
     assert len(set(scores.values())) == 3
     others = {cell.learner for cell in record.cells if cell.attack == "confidence_membership"}
     assert others == {"plain", "plain+purification"}, "it reads answers: what it does not know makes no difference"
-
-
-def test_a_guard_and_a_release_do_not_touch_an_audit_without_them(tmp_path: Path) -> None:
-    assert plan().defences == ()
-    bare = run(tmp_path, reported=False)
-    assert {cell.defence for cell in bare.cells} == {None}
-    assert "homes" not in bare.settings
