@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from palimpsest.disk import clear_scratch, write_atomically
+from palimpsest.disk import HOST, clear_scratch, mark, write_atomically
 from palimpsest.errors import StoreError
 from palimpsest.store import Store
 from tests.stored import TENSORS, put
@@ -180,9 +180,20 @@ def test_scratch_files_of_killed_writers_are_cleared(tmp_path: Path) -> None:
     inner = tmp_path / "figures"
     inner.mkdir()
     left = inner / f".record.png.{dead}-{'0' * 32}"
-    others = [inner / f".record.png.{alive}-{'0' * 32}", tmp_path / ".gitignore", tmp_path / "record.json"]
-    for path in (left, *others):
+    elsewhere = inner / f".record.png.{dead}-{'f' * 8}-{'0' * 32}", inner / f".record.png.{dead}-{'e' * 8}-{'0' * 32}"
+    others = [
+        inner / f".record.png.{alive}-{'0' * 32}",
+        inner / f".record.png.{alive}-{HOST}-{'0' * 32}",
+        elsewhere[0],
+        tmp_path / ".gitignore",
+        tmp_path / "record.json",
+    ]
+    mine = inner / f".record.png.{mark()}"
+    for path in (left, mine, elsewhere[1], *others):
         path.touch()
+    os.utime(elsewhere[1], (0, 0))
     clear_scratch(tmp_path)
     assert not left.exists()
+    assert not mine.exists(), "this process writes nothing now"
+    assert not elsewhere[1].exists(), "of another machine, and old"
     assert all(path.exists() for path in others)

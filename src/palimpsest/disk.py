@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
+import socket
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,13 +34,35 @@ def disk_errors(where: Path) -> Iterator[None]:
         raise StoreError(f"{where}: got {got}, expected a folder with room to write; {do}") from error
 
 
-def abandoned(scratch: Path) -> bool:
-    """Whether the process that a scratch file or folder is named after is gone, or is this one, which writes nothing now.
+HOST = hashlib.blake2b(socket.gethostname().encode(), digest_size=4).hexdigest()
+DAY = 24 * 3600.0
 
-    What is named after no process is nobody's leftover: it stays.
+
+def mark() -> str:
+    """The end of a scratch file's or folder's name: the process and the machine that write it, and nothing else that has it."""
+    return f"{os.getpid()}-{HOST}-{uuid.uuid4().hex}"
+
+
+def abandoned(scratch: Path) -> bool:
+    """Whether the process that a scratch file or folder is named after is gone, or is this one, which writes nothing now."""
+    return scratch.name.rpartition(".")[2].startswith(f"{os.getpid()}-{HOST}-") or gone(scratch)
+
+
+def gone(scratch: Path) -> bool:
+    """Whether the process that a scratch file or folder is named after runs no more.
+
+    Of another machine, whose processes cannot be seen from here: whether nothing was written to it for a day. What is named after
+    no process is nobody's leftover: it stays.
     """
-    owner = scratch.name.rpartition(".")[2].partition("-")[0]
-    return owner.isdecimal() and (int(owner) == os.getpid() or not alive(int(owner)))
+    owner, *others = scratch.name.rpartition(".")[2].split("-")
+    if not owner.isdecimal():
+        return False
+    if len(others) == 2 and others[0] != HOST:
+        try:
+            return time.time() - scratch.stat().st_mtime > DAY
+        except FileNotFoundError:
+            return False
+    return not alive(int(owner))
 
 
 def alive(process: int) -> bool:
@@ -53,7 +78,7 @@ def alive(process: int) -> bool:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """The file holds either its old bytes or all of the new ones, whenever the process dies."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex}")
+    scratch = path.with_name(f".{path.name}.{mark()}")
     try:
         with scratch.open("wb") as file:
             file.write(data)
@@ -64,7 +89,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         scratch.unlink(missing_ok=True)
 
 
-_SCRATCH = re.compile(r"^\..+\.\d+-[0-9a-f]{32}$")
+_SCRATCH = re.compile(r"^\..+\.\d+-([0-9a-f]{8}-)?[0-9a-f]{32}$")
 
 
 def clear_scratch(folder: Path) -> None:

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +23,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from palimpsest.disk import abandoned, disk_errors, write_atomically
+from palimpsest.disk import abandoned, disk_errors, mark, write_atomically
 from palimpsest.errors import BadInput, CorruptArtifact, NewerFormat, StoreError
 
 FORMAT = 1
@@ -171,7 +170,7 @@ class Store:
         place = self._folder(kind, key)
         flat = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
         data = safetensors.torch.save(flat)
-        scratch = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
+        scratch = self.root / "tmp" / mark()
         with disk_errors(self.root):
             try:
                 manifest = {
@@ -328,7 +327,7 @@ class Store:
 
     def _aside(self, place: Path) -> Path | None:
         """Moves an artifact to the folder of leftovers; None where there is none, or another process was first."""
-        doomed = self.root / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
+        doomed = self.root / "tmp" / mark()
         doomed.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.rename(place, doomed)

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -23,14 +22,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from palimpsest.disk import alive, disk_errors, write_atomically
+from palimpsest.disk import disk_errors, gone, mark, write_atomically
 from palimpsest.errors import BadInput
 from palimpsest.types import Array, Split
 
 FORMAT = 1
 VALUES, MANIFEST = "inputs.bin", "manifest.json"
 _KEY = re.compile(r"^[0-9a-f]{64}$")
-_SCRATCH = re.compile(r"^(\d+)-[0-9a-f]{32}$")
+_SCRATCH = re.compile(r"^\d+-([0-9a-f]{8}-)?[0-9a-f]{32}$")
 
 
 def cache_folder(given: str = "") -> Path:
@@ -56,7 +55,7 @@ class Scratch:
         with disk_errors(self.cache):
             if self._folder is None:
                 sweep(self.cache)
-                self._folder = self.cache / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
+                self._folder = self.cache / "tmp" / mark()
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         return self._folder / name
 
@@ -73,8 +72,7 @@ class Scratch:
 def sweep(cache: Path) -> None:
     """Removes what killed processes left behind."""
     for left in (cache / "tmp").glob("*-*"):
-        ours = _SCRATCH.match(left.name)
-        if ours and not alive(int(ours[1])):
+        if _SCRATCH.match(left.name) and gone(left):
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -184,7 +182,7 @@ def remove(cache: Path, place: Path) -> None:
     """Out of sight by one rename first, so that a kill in between leaves no half map."""
     if not place.exists():
         return
-    gone = cache / "tmp" / f"{os.getpid()}-{uuid.uuid4().hex}"
+    gone = cache / "tmp" / mark()
     with disk_errors(cache):
         gone.parent.mkdir(parents=True, exist_ok=True)
         os.rename(place, gone)
