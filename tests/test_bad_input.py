@@ -186,6 +186,10 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "unlearn nothing": (
         "unlearn --data digits --model linear --weights other.pt --with finetune --out w.safetensors", ("--forget",),
     ),
+    "unlearn with a method that needs more than weights": (
+        "unlearn --data digits --model linear --weights other.pt --with sisa --forget class=0 --out w.safetensors",
+        ("--with: got sisa", "palimpsest audit --unlearn sisa"),
+    ),
     "unlearn with an unknown method": ("unlearn --weights other.pt --with finetun --out w.safetensors", ("'finetune'?",)),
     "unlearn without weights": ("unlearn --with finetune --out w.safetensors", ("--weights",)),
 }  # fmt: skip

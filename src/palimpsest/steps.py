@@ -10,7 +10,7 @@ from typing import Any
 
 from palimpsest.audit.imported import trained_part
 from palimpsest.audit.workshop import Workshop
-from palimpsest.catalog import identity
+from palimpsest.catalog import identity, name_of
 from palimpsest.errors import BadInput
 from palimpsest.forget import trained_on
 from palimpsest.forget.selection import select
@@ -74,6 +74,11 @@ def unlearn(
     that of the weights, which retraining needs. Several selections are granted in order.
     """
     check_target(out)
+    (unlearner,) = made.unlearners
+    if unlearner.needs:
+        got, expected = name_of(unlearner), "a method that works from weights alone"
+        do = f"it needs what training by {unlearner.needs} left: palimpsest audit --unlearn {got} trains and unlearns"
+        raise BadInput("--with", got=got, expected=expected, do=do)
     split, rng = made.model.task(split).prepare(split).to(device), Rng(seed)
     task = made.model.task(split)
     remaining = trained_part(split, trained_on.recall(weights) if train_ids is None else train_ids).train
@@ -85,7 +90,6 @@ def unlearn(
     trained = Trained(
         model, task, remaining.ids, learner, recipe, made.model, origin=origin, validation=split.validation
     )
-    (unlearner,) = made.unlearners
     check_task(unlearner, task.name)
     for index, selection in enumerate(forget):
         request = select(selection, remaining, split.classes, rng=rng.child("request", index))
