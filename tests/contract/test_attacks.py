@@ -22,6 +22,9 @@ NAMES = sorted(members("attacks"))
 QUICK: dict[str, dict[str, Any]] = {
     "uma": {"steps": 10, "records": 30, "layout": "contiguous"},
     "uma_generation": {"steps": 10, "records": 30},
+    "uma_strong": {"steps": 10, "restarts": 2, "records": 30, "layout": "contiguous"},
+    "square": {"queries": 20, "records": 30},
+    "transfer": {"steps": 10, "records": 30},
 }
 
 
