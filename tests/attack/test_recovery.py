@@ -105,6 +105,28 @@ def test_a_record_that_gains_too_little_goes_back_to_its_best_with_half_the_step
     assert pace.gains.tolist() == [0, 0]
 
 
+def test_the_start_is_no_gain() -> None:
+    """Of 22 steps at least 16.5 must gain: a loss that falls 16 times halves the step (Algorithm 1, condition 1)."""
+    pace = Pace.begin(torch.zeros(1, 1), torch.full((1, 1), 0.2))
+    ends = torch.full((1, 1), -9.0), torch.full((1, 1), 9.0)
+    losses = [10.0 - step for step in range(17)] + [0.0] * 6
+    for age, loss in enumerate(losses):
+        span = np.array([22 if age == 22 else 0])
+        now = torch.tensor([loss])
+        pace.step(
+            torch.zeros(1, 1),
+            torch.ones(1, 1),
+            now,
+            np.array([age]),
+            span,
+            torch.ones(()),
+            torch.zeros(1, 1),
+            now,
+            *ends,
+        )
+    assert pace.stride.item() == pytest.approx(0.1)
+
+
 def test_squares_stay_in_the_ball_count_every_query_and_need_answers_only(situation: Case) -> None:
     attack = Square(epsilon=(0.1, 0.3), queries=30, records=20, references=20)
     view = View(attack.threat, situation)

@@ -91,7 +91,7 @@ def test_what_the_source_brings_is_left_as_it_is() -> None:
     assert all((np.diff(part) > 0).all() for part in (parting.train, parting.validation, parting.test))
 
 
-@pytest.mark.parametrize("bad", [{"validation": 0.0}, {"test": 1.0}, {"limit": 9}])
+@pytest.mark.parametrize("bad", [{"validation": -0.1}, {"test": 1.0}, {"limit": 9}])
 def test_shares_and_limits_out_of_range_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(BadInput, match=rf"Parts\.{next(iter(bad))}: got"):
         Parts(**bad)  # type: ignore[arg-type]

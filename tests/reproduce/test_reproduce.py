@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,8 +104,7 @@ def test_a_bundle_is_recomputed_without_training_and_notices_every_change(
     bundle = tmp_path / "bundle"
     files = export(made[0], bundle)
     assert {path.suffix for path in files} == {".json", ".safetensors"}
-    one, found, same = again(bundle)
-    assert one == Tiny()
+    found, same = again(Tiny(), bundle)
     assert same
     assert found.claims == made[2].claims
     with pytest.raises(BadInput, match="not empty"):
@@ -113,12 +113,43 @@ def test_a_bundle_is_recomputed_without_training_and_notices_every_change(
     altered["cells"][0]["measured"]["value"] += 1
     (bundle / "study.json").write_text(json.dumps(altered))
     with pytest.raises(BadInput, match=r"study\.json: got another content"):
-        again(bundle)
+        again(Tiny(), bundle)
     (bundle / "manifest.json").unlink()
-    assert again(bundle)[2] is False, "a number that the scores do not give"
+    assert again(Tiny(), bundle)[1] is False, "a number that the scores do not give"
     (bundle / "parts" / "3-steps" / "record.json").unlink()
     with pytest.raises(BadInput, match=r"record\.json"):
-        again(bundle)
+        again(Tiny(), bundle)
+
+
+def test_audits_run_one_after_another_add_up(made: tuple[Path, Path, Result], tmp_path: Path) -> None:
+    for part in ("1 steps", "3 steps"):
+        found = reproduce(Tiny(), Asked(only=(part,)), Store(made[1]), tmp_path)
+    assert (found.cells, found.claims) == (made[2].cells, made[2].claims)
+
+
+def test_a_result_of_another_study_is_not_opened(made: tuple[Path, Path, Result], tmp_path: Path) -> None:
+    """What a bundle names is never imported: only what the user names is."""
+    content = json.loads((made[0] / "study.json").read_text())
+    content["told"]["study"] = "this:Zen"
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    sys.modules.pop("this", None)
+    with pytest.raises(BadInput, match="got a result of this:Zen"):
+        again(Tiny(), tmp_path)
+    assert "this" not in sys.modules
+    content["told"].update(study=NAME, parts={"1 steps": "../elsewhere"})
+    (tmp_path / "study.json").write_text(json.dumps(content))
+    with pytest.raises(BadInput, match="folders that no audit was written to"):
+        again(Tiny(), tmp_path)
+
+
+def test_a_bundle_that_cannot_be_written_is_refused_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine.txt").touch()
+    assert main(["reproduce", NAME, "--store", str(tmp_path / "store"), "--export", str(tmp_path / "there")]) == 2
+    assert "expected a new folder" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
 
 
 def test_seeds_threads_data_and_single_audits_are_chosen() -> None:

@@ -35,7 +35,7 @@ class Pace:
     def begin(start: Tensor, stride: Tensor) -> Pace:
         never = torch.full((len(start),), torch.inf, dtype=start.dtype, device=start.device)
         none = torch.zeros(len(start), dtype=torch.long, device=start.device)
-        return Pace(start, stride, never, none, never.clone(), none.bool())
+        return Pace(start, stride, -never, none, never, none.bool())
 
     def keep(self, slots: Tensor, arranged: Callable[[Tensor], Tensor]) -> None:
         for name, value in vars(self).items():

@@ -58,9 +58,9 @@ def make_apart(plan: Plan, here: Bench, workers: Workers) -> None:
             for turn in rounds
         ]
     chairs = [
-        (turn, stage.index, place)
+        (turn, at, place)
         for turn in rounds
-        for stage in _walked(plan, here, turn)
+        for at, stage in enumerate(_walked(plan, here, turn))
         for place, _ in enumerate(seats(stage))
     ]
     crew.spread(examine, chairs, "attacks and verifiers")
@@ -81,9 +81,9 @@ def chain(plan: Plan, place: Bench, turn: Round) -> bool:
 
 
 def examine(plan: Plan, place: Bench, piece: tuple[Round, int, int]) -> None:
-    """All attacks and verifiers on one model, by its place in `seats`."""
-    turn, index, number = piece
-    stage = _walked(plan, place, turn)[index]
+    """All attacks and verifiers on one model, by the place of its stage in the round and its own in `seats`."""
+    turn, at, number = piece
+    stage = _walked(plan, place, turn)[at]
     examine_seat(plan, stage, list(seats(stage))[number], place.shop, Board())
 
 

@@ -174,4 +174,4 @@ def pooled(measures: Sequence[Measure]) -> Measure:
     value = float(np.mean([measure.value for measure in measures]))
     replicates = np.mean([measure.replicates for measure in measures if measure.replicates is not None], axis=0)
     low, high = (float(np.mean([getattr(measure, end) for measure in measures])) for end in ("low", "high"))
-    return Measure(first.name, value, low, high, sum(measure.n for measure in measures), first.at, replicates)
+    return Measure(first.name, value, low, high, first.n, first.at, replicates)

@@ -10,6 +10,7 @@ import numpy as np
 
 from palimpsest.audit.board import Board
 from palimpsest.audit.judge import described
+from palimpsest.audit.released import UNKNOWN
 from palimpsest.audit.yardstick import ACCURACY, Yardstick
 from palimpsest.record import VerdictRow, Warning
 from palimpsest.threat import ThreatModel
@@ -153,12 +154,16 @@ def self_checks(
         found.append(warn("single-seed", f"seed {seeds[0]}"))
     if min(request_sizes) < 30:
         found.append(warn("few-records", f"{min(request_sizes)} records"))
-    return found + weaker_than_larger_epsilon(board) + beaten_by_less(board, threats)
+    return found + weaker_than_larger_epsilon(board, threats) + beaten_by_less(board, threats)
 
 
-def weaker_than_larger_epsilon(board: Board) -> list[Warning]:
+def weaker_than_larger_epsilon(board: Board, threats: Mapping[str, ThreatModel] | None = None) -> list[Warning]:
+    """Not of attacks that search on another model than the subject: for these a larger radius may honestly do worse."""
     found = []
     for place, measures in board.measures.items():
+        threat = (threats or {}).get(place.by)
+        if place.label.endswith(UNKNOWN) or (threat is not None and threat.models == "before"):
+            continue
         curves: dict[str, list[Measure]] = {}
         for measure in measures.values():
             drawn = measure.name.endswith("forget_resemblance") and measure.at.get("epsilon", 0.0) > 0
@@ -179,6 +184,10 @@ def weaker_than_larger_epsilon(board: Board) -> list[Warning]:
     return found
 
 
+SUCCESS = ("forget_accuracy", "forget_resemblance")
+"""Measures of which more is more success, whatever the attack's own aim."""
+
+
 def beaten_by_less(board: Board, threats: Mapping[str, ThreatModel]) -> list[Warning]:
     """Same-named measures (after the attack's prefix), at the same radius where they have one: an attack on the subject's weights
     should not lose to one that sees its answers only, nor to one that sees another model only."""
@@ -186,13 +195,15 @@ def beaten_by_less(board: Board, threats: Mapping[str, ThreatModel]) -> list[War
     strong = [name for name, threat in threats.items() if threat.sees == "weights" and threat.models != "before"]
     for less in board.measures:
         threat = threats.get(less.by)
-        if threat is None or less.by in strong:
+        if threat is None or less.by in strong or less.label.endswith(UNKNOWN):
             continue
         name = "transfer-beats-white-box" if threat.sees == "weights" else "black-box-beats-white-box"
         for by in strong:
             there = board.measures.get(replace(less, by=by), {})
             for measure in board.measures[less].values():
                 short = measure.name.split(".", 1)[-1]
+                if short not in SUCCESS and (short != "mia_member_rate" or measure.at):
+                    continue
                 same = [m for m in there.values() if m.name.split(".", 1)[-1] == short]
                 rivals = [m for m in same if not measure.at or m.at == measure.at]
                 if rivals and measure.low > max(rival.high for rival in rivals):

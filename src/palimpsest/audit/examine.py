@@ -42,7 +42,7 @@ def seats(stage: Stage) -> Iterator[Seat]:
     shared = stage.home.name
 
     def seat(target: str, made: Made, others: tuple[Made, ...], label: str = shared, replica: int = 0) -> Seat:
-        about = {"controls": [other.key for other in others]}
+        about = {"controls": [other.key for other in others], **_seen(stage, made)}
         return Seat(target, made, lambda: stage.case(made, target, others), about, label, replica)
 
     yield seat("original", stage.served or stage.original, stage.controls)
@@ -71,7 +71,12 @@ def _matched(stage: Stage, label: str, made: Made, replica: int) -> Seat:
     def case() -> Case:
         return stage.case(shifted, "bias-matched", stage.controls)
 
-    return Seat("bias-matched", shifted, case, {"controls": []}, label, replica)
+    return Seat("bias-matched", shifted, case, {"controls": [], **_seen(stage, shifted)}, label, replica)
+
+
+def _seen(stage: Stage, made: Made) -> dict[str, Any]:
+    """The key of the model that an attacker is shown in its place, where that is another."""
+    return {"seen": stage.behind[made.key].key} if made.key in stage.behind else {}
 
 
 def _shifted(stage: Stage, retrained: Made, subject: Made) -> Made:
@@ -171,8 +176,8 @@ def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Wor
         "target": "placebo" if seat.target == "placebo" else "",
         "controls": seat.about["controls"] if isinstance(by, Verifier) and by.needs_control else [],
     }
-    if isinstance(by, Attack) and stage.behind:
-        about["seen"] = [made.key for made in stage.behind.values()]
+    if isinstance(by, Attack) and "seen" in seat.about:
+        about["seen"] = seat.about["seen"]
     holds = [*seat.made.holds.tolist(), *stage.original.holds.tolist()]
     pictured = stage.split.kind == "image" and stage.seed == plan.seeds[0]
     try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from palimpsest.reproduce.page import figures, measured
+from palimpsest.reproduce.page import ONE_SEED, figures, measured
 from palimpsest.reproduce.result import Result
 from palimpsest.studies.base import Study
+
+__all__ = ["ONE_SEED", "claims", "tables"]
 
 
 def tables(study: Study, result: Result) -> list[Table]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palimpsest.cli import words
-from palimpsest.errors import BadInput, UnknownName
+from palimpsest.errors import BadInput
 
 if TYPE_CHECKING:
     from palimpsest.reproduce import Asked
@@ -51,11 +51,14 @@ def reproduce(
     """
     from palimpsest import catalog
     from palimpsest import reproduce as studies
+    from palimpsest.reproduce import bundle
     from palimpsest.workers import Workers
 
     if from_ is not None:
         _again(name, from_)
         return
+    if export is not None:
+        bundle.check_target(export)
     where = dict(_named(text) for text in data or ())
     every = name == studies.ALL
     if every and (only or out or export):
@@ -89,9 +92,8 @@ def _run(one: Study, name: str, asked: Asked, store: Path, folder: Path, export:
 def _again(name: str, folder: Path) -> None:
     from palimpsest import reproduce as studies
 
-    one, result, same = studies.again(folder)
-    if studies.study(name) != one:
-        raise UnknownName("STUDY", got=name, known=[studies.shown(result.told.study)])
+    one = studies.study(name)
+    result, same = studies.again(one, folder)
     _show(one, result)
     words.say("recomputed from stored scores: " + ("the same numbers" if same else "NOT the numbers in study.json"))
     if not same:
@@ -107,6 +109,8 @@ def _show(one: Study, result: Result) -> None:
         console.print(table)
         console.print()
     console.print(present_study.claims(result))
+    if any(claim.seeds == 1 for claim in result.claims):
+        console.print(present_study.ONE_SEED, style="dim", soft_wrap=True)
 
 
 def _named(text: str) -> tuple[str, str]:

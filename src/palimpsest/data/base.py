@@ -44,7 +44,11 @@ class Dataset(Checked, ABC):
         None, "at most this many training records, and as many test records; none: all", source="ours", least=10
     )
     validation: float = setting(
-        0.1, "share of the training records kept apart for validation, in (0, 1)", source="ours", above=0, below=1
+        0.1,
+        "share of the training records kept apart for validation, in [0, 1); at least one record is",
+        source="ours",
+        least=0,
+        below=1,
     )
     test: float = setting(
         0.25,

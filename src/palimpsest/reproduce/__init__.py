@@ -14,7 +14,7 @@ from palimpsest.options import make_plan, reader
 from palimpsest.presets import choices
 from palimpsest.reproduce import bundle, page
 from palimpsest.reproduce.reading import Reading
-from palimpsest.reproduce.result import PARTS, Result, Told, read, write
+from palimpsest.reproduce.result import FILE, PARTS, Result, Told, read, write
 from palimpsest.store import Store
 from palimpsest.studies.base import SCALES, Scale, Study
 from palimpsest.types import Split
@@ -84,9 +84,18 @@ def reproduce(
         revision=one.revision,
         scale=asked.scale,
         command=command,
-        parts={name: slug(name) for name, _, _ in made},
+        parts={**_earlier(one, asked, out), **{name: slug(name) for name, _, _ in made}},
     )
     return recompute(one, told, out)
+
+
+def _earlier(one: Study, asked: Asked, out: Path) -> dict[str, str]:
+    """Audits of the same study at the same scale that an earlier run, of others of its audits, left in the folder."""
+    if not asked.only or not (out / FILE).exists():
+        return {}
+    told = read(out).told
+    same = (told.study, told.revision, told.scale) == (name_of(one), one.revision, asked.scale)
+    return dict(told.parts) if same else {}
 
 
 def chosen(one: Study, asked: Asked) -> dict[str, Any]:
@@ -138,20 +147,25 @@ def recompute(one: Study, told: Told, folder: Path) -> Result:
     return result
 
 
-def again(folder: Path) -> tuple[Study, Result, bool]:
+def again(one: Study, folder: Path) -> tuple[Result, bool]:
     """A result's tables and claims once more from the scores in its folder or bundle, and whether they are what it says. Nothing is
     trained and nothing written.
 
-    Raises BadInput where a file is gone, or not as the bundle's manifest has it, or the study has changed since.
+    Raises BadInput where a file is gone, or not as the bundle's manifest has it, where it is of another study, or the study has
+    changed since.
     """
     bundle.verify(folder)
     stored = read(folder)
-    one = study(stored.told.study)
+    if stored.told.study != name_of(one):
+        got, expected = f"a result of {shown(stored.told.study)}", f"one of {shown(name_of(one))}"
+        raise BadInput(str(folder), got=got, expected=expected, do="name that study")
+    if any(place != slug(name) for name, place in stored.told.parts.items()):
+        raise BadInput(str(folder), got="folders that no audit was written to", expected="those below parts/")
     if one.revision != stored.told.revision:
         got = f"revision {stored.told.revision} of {stored.told.study}"
         raise BadInput(str(folder), got=got, expected=f"revision {one.revision}", do="run it again")
     found = Reading(one, stored.told, folder).result()
-    return one, found, (found.cells, found.claims) == (stored.cells, stored.claims)
+    return found, (found.cells, found.claims) == (stored.cells, stored.claims)
 
 
 def slug(name: str) -> str:

@@ -20,8 +20,7 @@ def export(folder: Path, to: Path) -> list[Path]:
     Scores hold ids of records and what models answered on them, no contents. Raises BadInput where `to` holds something already.
     """
     told = read(folder).told
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise BadInput("--export", got=f"{to}, which is not empty", expected="a new folder", do="choose another")
+    check_target(to)
     wanted = [Path(FILE)]
     for place in told.parts.values():
         part = folder / PARTS / place
@@ -35,6 +34,12 @@ def export(folder: Path, to: Path) -> list[Path]:
             hashes[name.as_posix()] = _hash(to / name)
         write_atomically(to / MANIFEST, json.dumps(hashes, indent=1).encode())
     return [to / name for name in wanted]
+
+
+def check_target(to: Path) -> None:
+    """Raises BadInput where a bundle cannot go to this folder."""
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise BadInput("--export", got=f"{to}, which is not empty", expected="a new folder", do="choose another")
 
 
 def verify(folder: Path) -> None:

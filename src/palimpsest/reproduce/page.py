@@ -15,6 +15,7 @@ from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, Resu
 from palimpsest.studies.base import Curve, Study
 
 FIGURES = "figures"
+ONE_SEED = "Over one seed an interval covers the records; how much training's luck would change, it does not say."
 
 
 def write(study: Study, result: Result, folder: Path) -> None:
@@ -85,6 +86,8 @@ def _claims(result: Result) -> Table:
         f"Intervals at {100 * level:.2f} %, so that all of them hold together with 95 % (Bonferroni)."
         for level in levels
     )
+    if any(claim.seeds == 1 for claim in result.claims):
+        note += " " + ONE_SEED
     columns = ("claim", "state", "decides", "measured", "published")
     return Table(columns, rows, "Fixed before the run", note)
 

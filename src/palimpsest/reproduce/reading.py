@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,18 +30,18 @@ class Reading:
         places = {name: self.folder / PARTS / place for name, place in self.told.parts.items()}
         return {name: Numbers(records.read(place), place, resample=True) for name, place in places.items()}
 
-    def series(self, where: Where) -> list[Measure] | None:
-        """The measure, one per seed, several retrained controls of a seed averaged; None where it was not taken."""
+    def series(self, where: Where) -> dict[int, Measure]:
+        """Seed → the measure, several retrained controls of a seed averaged; empty where it was not taken."""
         numbers = self.numbers.get(where.part)
         if numbers is None:
-            return None
+            return {}
         key = where.measure, tuple(sorted(where.at.items()))
         label = numbers.owner(where.target, where.method)
         for by in [*numbers.attacks, *numbers.verifiers]:
             found = numbers.series(by, key, where.target, label, 0)
             if found:
-                return [found[seed] for seed in sorted(found)]
-        return None
+                return found
+        return {}
 
     def measured(self, where: Where) -> Measured | None:
         """Mean over seeds with its 95 % interval, in the paper's unit; or the record's own difference from a control."""
@@ -49,8 +49,8 @@ class Reading:
             return self._difference(where)
         if where.measure.startswith("cost."):
             return self._cost(where)
-        series = self.series(where)
-        if series is None:
+        series = list(self.series(where).values())
+        if not series:
             return None
         found = series[0] if len(series) == 1 else average(series[0].name, series)
         value, low, high = (where.times * end for end in (found.value, found.low, found.high))
@@ -115,17 +115,24 @@ class Reading:
     def _claims(self) -> list[ClaimRow]:
         """Each claim by the interval of its sum, at a level that holds for all that could be measured together (Bonferroni)."""
         found = [[(weight, self.series(where)) for weight, where in claim.terms] for claim in self.study.claims]
-        measured = sum(all(series for _, series in terms) for terms in found)
+        shared = [_shared([series for _, series in terms]) for terms in found]
+        measured = sum(map(bool, shared))
         level = 1 - (1 - LEVEL) / max(1, measured)
         rows = []
-        for claim, terms in zip(self.study.claims, found, strict=True):
-            complete = [(weight, series) for weight, series in terms if series]
-            sum_ = combination(claim.text, complete, level=level) if len(complete) == len(terms) else None
-            rows.append(_decided(claim, sum_, level))
+        for claim, terms, seeds in zip(self.study.claims, found, shared, strict=True):
+            paired = [(weight, [series[seed] for seed in seeds]) for weight, series in terms]
+            rows.append(
+                _decided(claim, combination(claim.text, paired, level=level) if seeds else None, level, len(seeds))
+            )
         return rows
 
 
-def _decided(claim: Claim, found: Measure | None, level: float) -> ClaimRow:
+def _shared(series: Sequence[Mapping[int, Measure]]) -> list[int]:
+    """Seeds that all of them have."""
+    return sorted(set.intersection(*(set(one) for one in series)))
+
+
+def _decided(claim: Claim, found: Measure | None, level: float, seeds: int) -> ClaimRow:
     side, bound = claim.bound
     head: dict[str, Any] = {"text": claim.text, "side": side, "bound": bound, "published": claim.printed}
     if found is None:
@@ -134,7 +141,7 @@ def _decided(claim: Claim, found: Measure | None, level: float) -> ClaimRow:
     if side == "below":
         beyond, short = short, beyond
     state: State = "held" if beyond else "not held" if short else "not decidable"
-    return ClaimRow(**head, state=state, value=found.value, low=found.low, high=found.high, level=level)
+    return ClaimRow(**head, state=state, value=found.value, low=found.low, high=found.high, level=level, seeds=seeds)
 
 
 def _different(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -51,7 +51,8 @@ class CellRow(_Row):
 
 
 class ClaimRow(_Row):
-    """A claim with the sum that decides it, its interval at `level`, and the bound. published: the paper's own sum."""
+    """A claim with the sum that decides it, its interval at `level` over so many seeds, and the bound. published: the paper's own
+    sum."""
 
     text: str
     state: State
@@ -61,6 +62,7 @@ class ClaimRow(_Row):
     low: float | None = None
     high: float | None = None
     level: float | None = None
+    seeds: int = 0
     published: float | None = None
 
 

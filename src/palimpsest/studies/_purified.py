@@ -25,6 +25,7 @@ def table(title: str, served: Mapping[str, Where], printed: Mapping[str, Sequenc
     for name, where in served.items():
         rows[f"{name}+vae"] = where
         rows[f"{name}+vae: bias-matched"] = Where(PART, "bias-matched", where.method)
+    rows["retrain+vae"] = Where(PART, "retrained", next(iter(served.values())).method)
     numbers = {f"{name}+vae": (None, *row) for name, row in printed.items()}
     return Table(title, rows, COLUMNS, {**PRINTED_BARE, **numbers})
 

@@ -74,8 +74,8 @@ class UmaResidual(Study):
         )
     )
     notes = (
-        "On a method for which neither claim holds, what UMA recovers is what shifting one bias of a retrained model gives, and "
-        "its features hold no more of the class than a retrained model's: a suppressed head, not memory.",
+        "Where both of a method's claims are not held, what UMA recovers is what shifting one bias of a retrained model gives, and "
+        "its features hold no more of the class than a retrained model's: a suppressed head, not memory. Not decidable is neither.",
     )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:

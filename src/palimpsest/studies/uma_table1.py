@@ -107,6 +107,7 @@ class UmaTable1(Study):
         ),
     )
     notes = (
+        "The claims are about CIFAR-10.",
         "TA is the accuracy on test records of the classes that are still to be known. MIA is the share of the forgotten records "
         "that an SVC on the confidence in the true class calls members.",
         "The paper prints no number for the attacked original, no settings of the methods and no training recipe.",

@@ -82,6 +82,7 @@ class UmaTable2(Study):
         ),
     )
     notes = (
+        "The claims are about CIFAR-10.",
         "A raw UA says nothing here: the retrained model, which never saw the records, is recovered like the others. Only the "
         "excess over it could be memory.",
     )

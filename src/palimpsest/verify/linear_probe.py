@@ -14,6 +14,7 @@ from palimpsest.catalog import setting
 from palimpsest.errors import BadInput
 from palimpsest.measures.auc import auc
 from palimpsest.measures.intervals import share, statistic
+from palimpsest.models._ensemble import Ensemble
 from palimpsest.task import evaluating
 from palimpsest.types import Array, Examples, Measure, Scores
 from palimpsest.verify.base import Verifier
@@ -92,10 +93,14 @@ class LinearProbe(Verifier):
 
 @torch.no_grad()
 def features(model: nn.Module, examples: Examples, batch_size: int = 512) -> Array:
-    """What the model's last linear layer takes, shape (n, d), float64, the model in evaluation mode.
+    """What the model's last linear layer takes, shape (n, d), float64, the model in evaluation mode; of an ensemble, what the last
+    layers of all its members take.
 
     Raises BadInput where the model has no linear layer, or does not end in one.
     """
+    ensemble = next((module for module in model.modules() if isinstance(module, Ensemble)), None)
+    if ensemble is not None:
+        return np.concatenate([features(member, examples, batch_size) for member in ensemble.members], axis=1)
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not layers:
         raise BadInput("linear_probe", got="a model without a linear layer", expected="one that ends in one")
