@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import json
 import re
 import shutil
@@ -30,6 +31,7 @@ from palimpsest.data.digits import Digits
 from palimpsest.errors import BadInput
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
+from palimpsest.models import vit_mae
 from palimpsest.models.base import blocks
 from palimpsest.models.masked_autoencoder import MaskedAutoencoder
 from palimpsest.models.vit_mae import IMAGENET, VitMae
@@ -74,7 +76,10 @@ def test_without_transformers_it_is_one_line_that_says_what_to_install(
 ) -> None:
     task = Reconstruction.of(digits, 2)
     for call in (lambda: VitMae().task(digits), lambda: VitMae().build(task, Rng(0)), lambda: identity(VitMae())):
-        with pytest.raises(BadInput, match=r"vit_mae: got .*; pip install 'palimpsest-ml\[generation\]'"):
+        with pytest.raises(
+            BadInput,
+            match=r"vit_mae: got .*expected the package transformers; pip install 'palimpsest-ml\[generation\]'",
+        ):
             call()
 
 
@@ -399,6 +404,26 @@ def test_a_hub_that_cannot_be_reached_is_one_error_at_once(
         with pytest.raises(BadInput, match=f"nobody/nothing: got {message}"):
             VitMae("nobody/nothing").task(digits)
         assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_name_on_the_hub_is_fetched_once_and_without_pickles(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Split, kept: bool
+) -> None:
+    """A stand-in for the hub's client, with or without the weights of an earlier download. No network is asked."""
+    folder, calls = made(), []
+
+    def fetch(name: str, *, allow_patterns: list[str], local_files_only: bool = False) -> str:
+        assert name == "somebody/vit"
+        assert not any(fnmatch.fnmatch("pytorch_model.bin", pattern) for pattern in allow_patterns)
+        assert all(any(fnmatch.fnmatch(file.name, one) for one in allow_patterns) for file in folder.iterdir())
+        calls.append("kept" if local_files_only else "fetched")
+        return str(folder if kept or not local_files_only else tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    monkeypatch.setattr(vit_mae, "reach", lambda endpoint, who: calls.append(who))
+    assert VitMae("somebody/vit").task(digits).patch == 2
+    assert calls == (["kept"] if kept else ["kept", "somebody/vit", "fetched"])
 
 
 def test_another_task_and_other_masks_are_refused(made: Made, digits: Split) -> None:

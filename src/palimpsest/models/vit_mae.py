@@ -232,7 +232,7 @@ def _transformers() -> Any:
         return importlib.import_module("transformers")
     except ImportError as error:
         do = "pip install 'palimpsest-ml[generation]'"
-        raise BadInput("vit_mae", got=told(error), expected="the package transformers", do=do) from error
+        raise BadInput("vit_mae", got=error, expected="the package transformers", do=do) from error
 
 
 def _has_weights(folder: Path) -> bool:
