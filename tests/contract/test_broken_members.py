@@ -161,9 +161,23 @@ class Unseeded(Linear):
         return network
 
 
+class Constant(Linear):
+    """The same weights from every stream, and no word of where they come from."""
+
+    def network(self, task: Any) -> nn.Module:
+        network = super().network(task)
+        for parameter in network.parameters():
+            parameter.data.fill_(0.5)
+        return network
+
+
 @pytest.mark.parametrize(
     ("model", "caught_by"),
-    [(LooksAround(), "answers to a record do not depend on its batch"), (Unseeded(), "same stream, same weights")],
+    [
+        (LooksAround(), "answers to a record do not depend on its batch"),
+        (Unseeded(), "same stream, same weights"),
+        (Constant(), "another stream, other weights"),
+    ],
 )
 def test_a_model(model: Linear, caught_by: str) -> None:
     assert failing("models", model) == {caught_by}

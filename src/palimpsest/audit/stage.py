@@ -186,13 +186,13 @@ def fits(plan: Plan, split: Split, task: Task, seed: int) -> list[tuple[Examples
 
 
 def untrained(plan: Plan, shop: Workshop, seed: int) -> Made | None:
-    """A model with the weights that the original's training began with; None where no attack asks for it."""
+    """A model that has learnt nothing, of the original's stream; None where no attack asks for it."""
     if not any(attack.untrained for attack in plan.attacks):
         return None
     stream, nobody = Rng(seed).child("original"), np.asarray([], dtype=np.str_)
 
     def build() -> Trained:
-        model = plan.model.build(shop.task, stream).to(shop.device).eval()
+        model = plan.model.untrained(shop.task, stream).to(shop.device).eval()
         return Trained(model, shop.task, nobody, factory=plan.model)
 
     told = {"model": identity(plan.model), "task": shop.task.identity(), "seed": seed}

@@ -101,8 +101,12 @@ def _seeded(model: Model, bench: Bench) -> None:
     torch.manual_seed(0)
     one = model.build(bench.task, Rng(0))
     torch.manual_seed(1)
-    two, other = model.build(bench.task, Rng(0)), model.build(bench.task, Rng(1))
+    two = model.build(bench.task, Rng(0))
     demand(same_weights(one, two), "other weights from the same stream", "the same weights")
+
+
+def _drawn(model: Model, bench: Bench) -> None:
+    one, other = model.build(bench.task, Rng(0)), model.build(bench.task, Rng(1))
     demand(not same_weights(one, other), "the same weights from another stream", "other initial weights")
 
 
@@ -271,6 +275,7 @@ MAKERS: Mapping[str, Mapping[str, Check]] = {
         "answers with one row of logits, or one image, a record": _answers,
         "has gradients at its inputs and weights": _slopes,
         "same stream, same weights": _seeded,
+        "another stream, other weights": _drawn,
         "its state dict is the whole model": _travels,
         "answers to a record do not depend on its batch": _judges_alone,
     },
@@ -289,6 +294,7 @@ MAKERS: Mapping[str, Mapping[str, Check]] = {
 }
 
 LIMITS: Mapping[str, Applies] = {
+    "another stream, other weights": lambda model: "its weights are given, not drawn" if model.pretrained else "",
     "is exact if it says so": lambda unlearner: (
         "it does not say that it is exact"
         if unlearner.guarantee != "exact"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 from palimpsest.catalog import setting
 from palimpsest.data._columnar import Columnar, stamp_of
 from palimpsest.data._columns import Source, checked
+from palimpsest.data._connection import reach
 from palimpsest.data.memory_map import Scratch
 from palimpsest.errors import BadInput
 
@@ -59,8 +58,8 @@ class Hub(Columnar):
         import datasets  # here, because it takes half a second
 
         folder = self._folder()
-        if folder is None:
-            self._reach(datasets.config.HF_ENDPOINT, datasets.config.HF_HUB_OFFLINE)
+        if folder is None and not datasets.config.HF_HUB_OFFLINE:
+            reach(datasets.config.HF_ENDPOINT, f"hub:{self.path}")
         name = self.path if folder is None else folder.name
         try:
             with _quiet(datasets):
@@ -94,21 +93,6 @@ class Hub(Columnar):
         if not self.path or self.path[0] in "./~" or self.path.count("/") > 1:
             raise BadInput(self.path or "--data hub", got="no such folder", expected="a folder, or a hub name")
         return None
-
-    def _reach(self, endpoint: str, offline: bool) -> None:
-        """Refuses at once where there is no connection: `datasets` would try for half a minute."""
-        if offline:
-            return
-        try:
-            with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=10):
-                pass
-        except urllib.error.HTTPError:
-            pass  # it answers
-        except OSError as error:
-            expected = f"a local folder of that name, or a connection to {endpoint}"
-            do = "connect, give a folder, or set HF_HUB_OFFLINE=1 to use what was downloaded before"
-            reason = getattr(error, "reason", error)
-            raise BadInput(f"hub:{self.path}", got=f"no connection ({reason})", expected=expected, do=do) from None
 
     def _unreadable(self, error: Exception, on_hub: bool) -> BadInput:
         cause = error.__cause__ or error

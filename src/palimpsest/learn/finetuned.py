@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -15,7 +13,7 @@ from palimpsest.learn.base import Learner
 from palimpsest.learn.loop import Checkpoint, Meter, train
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.base import Model
-from palimpsest.models.files import hash_weights, load_into, read_weights
+from palimpsest.models.files import hash_file, load_into, read_weights
 from palimpsest.rng import Rng
 from palimpsest.task import Task
 from palimpsest.types import Examples
@@ -52,15 +50,4 @@ class Finetuned(Learner):
 
     def identity_extra(self) -> dict[str, Any]:
         """The hash of the weights in the place of the path: a moved file is the same learner, an edited one another."""
-        return {"weights": _hash_of(self.weights, _stamp(Path(self.weights).expanduser()))}
-
-
-def _stamp(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Names, sizes and times of the files, by which a changed file is noticed without reading it."""
-    files = sorted(part for part in (path.iterdir() if path.is_dir() else [path]) if part.is_file())
-    return tuple((part.name, part.stat().st_size, part.stat().st_mtime_ns) for part in files)
-
-
-@lru_cache(maxsize=16)
-def _hash_of(path: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
-    return hash_weights(read_weights(path))
+        return {"weights": hash_file(self.weights)}

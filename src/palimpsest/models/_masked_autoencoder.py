@@ -57,7 +57,7 @@ class MaskedAutoencoder(nn.Module):
 
     def encode(self, image: Float[Tensor, "n c h w"], mask: Bool[Tensor, "n patches"]) -> Float[Tensor, "n visible d"]:
         """Latent tokens of the visible patches, in the order of their places; no hidden pixel has any influence."""
-        self._check(image, mask)
+        check(image, mask, self.shape, self.count)
         latent: Tensor = self.encoder(self.embed(patches(image, self.patch), mask))
         return latent
 
@@ -68,20 +68,23 @@ class MaskedAutoencoder(nn.Module):
     def blocks(self) -> list[nn.Module]:
         return [self.embed, *self.encoder, self.fill, *self.decoder, self.head]
 
-    def _check(self, image: Tensor, mask: Tensor) -> None:
-        if tuple(image.shape[1:]) != self.shape:
-            got, expected = f"images of shape {tuple(image.shape[1:])}", f"shape {self.shape}"
-            raise BadInput("masked autoencoder", got=got, expected=expected)
-        if tuple(mask.shape) != (len(image), self.count):
-            got, expected = f"a mask of shape {tuple(mask.shape)}", f"({len(image)}, {self.count}), a place per patch"
-            raise BadInput("masked autoencoder", got=got, expected=expected)
-        hidden = sorted(set(mask.sum(1).tolist()))
-        if len(hidden) != 1:
-            got = f"records that hide {', '.join(map(str, hidden))} patches" if hidden else "no record"
-            raise BadInput("masked autoencoder", got=got, expected="the same number for every record")
-        if hidden[0] in (0, self.count):
-            got = f"{hidden[0]} of {self.count} patches hidden"
-            raise BadInput("masked autoencoder", got=got, expected="at least one hidden and one visible")
+
+def check(image: Tensor, mask: Tensor, shape: tuple[int, int, int], count: int) -> int:
+    """How many of the `count` patches each record hides. Raises BadInput for images or masks that do not fit."""
+    if tuple(image.shape[1:]) != shape:
+        got, expected = f"images of shape {tuple(image.shape[1:])}", f"shape {shape}"
+        raise BadInput("masked autoencoder", got=got, expected=expected)
+    if tuple(mask.shape) != (len(image), count):
+        got, expected = f"a mask of shape {tuple(mask.shape)}", f"({len(image)}, {count}), a place per patch"
+        raise BadInput("masked autoencoder", got=got, expected=expected)
+    hidden = sorted(set(mask.sum(1).tolist()))
+    if len(hidden) != 1:
+        got = f"records that hide {', '.join(map(str, hidden))} patches" if hidden else "no record"
+        raise BadInput("masked autoencoder", got=got, expected="the same number for every record")
+    if hidden[0] in (0, count):
+        got = f"{hidden[0]} of {count} patches hidden"
+        raise BadInput("masked autoencoder", got=got, expected="at least one hidden and one visible")
+    return int(hidden[0])
 
 
 class Embedding(nn.Module):

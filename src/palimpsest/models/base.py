@@ -22,13 +22,18 @@ from palimpsest.types import Batch, Split
 
 @dataclass(frozen=True)
 class Model(Checked, ABC):
-    """Base of all model factories. solves: name of the task that its models are for, from which all of an audit's task follows."""
+    """Base of all model factories.
+
+    solves: name of the task that its models are for, from which all of an audit's task follows. pretrained: its weights are given,
+    and no stream draws them.
+    """
 
     kind: ClassVar[str] = "models"
     revision: ClassVar[int] = 1
     about: ClassVar[str] = ""
     images_only: ClassVar[bool] = False
     solves: ClassVar[str] = Classification.name
+    pretrained: ClassVar[bool] = False
 
     def task(self, split: Split) -> Task:
         """The task of these data, posed for this model. Raises BadInput where the data do not fit."""
@@ -49,6 +54,10 @@ class Model(Checked, ABC):
             raise BadInput(name_of(self), got=got, expected="images (channels, height, width)", do="use mlp or linear")
         with rng.child("initial-weights").ambient():
             return Normalised(self.network(task), task.mean, task.std, len(task.shape))
+
+    def untrained(self, task: Task, rng: Rng) -> nn.Module:
+        """A model that has learnt nothing: what `build` gives, unless that starts from given weights."""
+        return self.build(task, rng)
 
 
 class Normalised(nn.Module):

@@ -14,6 +14,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from pickle import UnpicklingError  # the name of torch.load's error; nothing is unpickled here
 from typing import Any
@@ -129,6 +130,18 @@ def hash_weights(state: Mapping[str, Tensor]) -> str:
         hasher.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
         hasher.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return hasher.hexdigest()
+
+
+def hash_file(path: Path | str) -> str:
+    """`hash_weights` of what `read_weights` finds there, read again only where names, sizes or times of files have changed."""
+    place = Path(path).expanduser()
+    files = sorted(part for part in (place.iterdir() if place.is_dir() else [place]) if part.is_file())
+    return _hash_of(str(path), tuple((part.name, part.stat().st_size, part.stat().st_mtime_ns) for part in files))
+
+
+@lru_cache(maxsize=16)
+def _hash_of(path: str, stamp: tuple[tuple[str, int, int], ...]) -> str:
+    return hash_weights(read_weights(path))
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:

@@ -65,8 +65,16 @@ PAPER: dict[str, Any] = {
         },
     },
 }  # fmt: skip
-"""The paper's data at its size of image. The paper takes a masked autoencoder that was pre-trained on all of ImageNet-1k and prints
-neither its size, nor the classes and records forgotten, nor any setting."""
+"""The paper's data at its size of image. The paper takes a masked autoencoder for ImageNet-1k and prints neither how it was
+trained, nor its size, nor the classes and records forgotten, nor any setting. Here it starts from nothing: see `FROM_NOTHING`."""
+
+FROM_NOTHING = (
+    "The paper does not say how its masked autoencoder was trained; the public ones were pre-trained on all of ImageNet-1k. Here "
+    "it is trained on the study's images alone, so that the retrained control never saw the forgotten classes: one that is tuned "
+    "without them from such a checkpoint has seen them all the same. For a pre-trained one, without a control that never saw "
+    "them, use `palimpsest audit --model vit_mae` on the same data."
+)
+"""A note of both studies."""
 
 
 def parts(scale: Scale) -> Mapping[str, Mapping[str, Any]]:

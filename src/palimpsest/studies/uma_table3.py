@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._generation import BOUNDED, EXTRACTOR, PART, UNBOUNDED, at, parts, rows
+from palimpsest.studies._generation import BOUNDED, EXTRACTOR, FROM_NOTHING, PART, UNBOUNDED, at, parts, rows
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
 _RADII = {"": 0.0, " 8/255": BOUNDED, " unbound": UNBOUNDED}
@@ -84,6 +84,7 @@ class UmaTable3(Study):
     tables = _TABLES
     claims = tuple(claim for scale in PART for claim in _claims(scale))
     notes = (
+        FROM_NOTHING,
         "IS and FID take a ResNet-18 that was trained on the same data in the place of the Inception network, and few images: "
         "compare columns and rows with each other, not with the printed numbers.",
         "The paper prints neither the number of images nor the classes, the model's size, the attack's steps or its step size.",

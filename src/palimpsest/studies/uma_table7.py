@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._generation import BOUNDED, METHODS, PART, at, parts, rows
+from palimpsest.studies._generation import BOUNDED, FROM_NOTHING, METHODS, PART, at, parts, rows
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
 _COLUMNS = {
@@ -77,6 +77,7 @@ class UmaTable7(Study):
     tables = _TABLES
     claims = tuple(claim for scale in PART for claim in _claims(scale))
     notes = (
+        FROM_NOTHING,
         "L1 is a sum: an image of 32×32 has 1,536 hidden values here, one of 224×224 has 75,264. The paper's numbers are per "
         "image of 224×224×3, and it does not say whether visible pixels are among them.",
         "The paper's column head is ISI, for I2I.",

@@ -71,4 +71,4 @@ class ExactUnlearningK(CatastrophicForgettingK):
         if trained.factory is None:
             got, do = "weights without a model factory", "pass --model with what builds the model"
             raise BadInput("exact_unlearning_k", got=got, expected="a way to fresh weights", do=do)
-        return dict(trained.factory.build(trained.task, rng).state_dict())
+        return dict(trained.factory.untrained(trained.task, rng).state_dict())
