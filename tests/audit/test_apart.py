@@ -18,11 +18,13 @@ from palimpsest.attack.residual.uma import Uma
 from palimpsest.audit.workshop import ATTACKED
 from palimpsest.cli import main
 from palimpsest.data.digits import Digits
+from palimpsest.defend.purification import Purification
 from palimpsest.errors import BadInput
 from palimpsest.learn.recipe import Recipe
 from palimpsest.learn.recorded import Recorded
 from palimpsest.learn.sharded import Sharded
 from palimpsest.models.convnet import ConvNet
+from palimpsest.models.linear import Linear
 from palimpsest.pipeline import audit
 from palimpsest.record import Record
 from palimpsest.rng import Rng, determinism
@@ -206,3 +208,25 @@ def test_a_ray_cluster_of_two_workers_gives_the_record_of_one(serial: Record, tm
         assert numbers(run(tmp_path, Workers(2, "ray"))) == numbers(serial)
     finally:
         ray.shutdown()
+
+
+def test_workers_reach_every_stage_behind_a_release(tmp_path: Path) -> None:
+    """Two requests, each bare, behind a purifier, and behind one that the attacker does not know of: nothing is left to be made."""
+    said: list[str] = []
+    how = {
+        "data": Digits(limit=100),
+        "model": Linear(),
+        "forget": ("random=5", "class=0"),
+        "unlearners": (Finetune(epochs=1, batch_size=64),),
+        "attacks": (Uma(epsilon=(0.1,), steps=1, records=5, references=5, layout="contiguous"),),
+        "verifiers": (Accuracy(),),
+        "defences": (Purification(width=4, latent=2, shrink=2, epochs=1),),
+        "recipe": Recipe(epochs=1),
+        "controls": 1,
+    }
+    record = small.run(tmp_path, say=said.append, reported=False, workers=Workers(2), **how)
+    assert said[-1].startswith("made 0 models and 0 score sets")
+    assert {(cell.request, cell.learner) for cell in record.cells} == {
+        (request, f"plain{ending}") for request in (0, 1) for ending in ("", "+purification", "+purification (unknown)")
+    }
+    assert all(cell.status == "ok" for cell in record.cells)
