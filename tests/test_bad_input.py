@@ -233,7 +233,7 @@ SETTINGS: list[Setting] = [
     *(("unlearners", "features_and_labels", "features", value) for value in ((), (-1,), (0, 2.5), (3,))),
     *(("models", name, "width", value) for name in ("convnet", "mlp", "resnet18", "resnet50") for value in (0, -3)),
     ("models", "mlp", "layers", 1),
-    *(("data", "digits", name, value) for name in ("validation", "test") for value in (0.0, 1.0)),
+    *(("data", "digits", name, value) for name, value in (("validation", -0.1), ("validation", 1.0), ("test", 0.0), ("test", 1.0))),
 ]  # fmt: skip
 RECIPE: list[tuple[str, Any]] = [
     ("epochs", -1), ("batch_size", 0), ("lr", 0.0), ("lr", float("inf")), ("momentum", 1.0), ("weight_decay", -1.0),
