@@ -49,6 +49,13 @@ def test_cells_stand_beside_what_the_paper_prints_and_are_the_audits_own(made: t
     assert over is not None
     assert (over.value, over.low) == pytest.approx((100 * row.difference.value, 100 * row.difference.low))
     assert cells["retrain", "UA over retrain"].measured is None
+    for column, name in (("residual", "uma.residual_knowledge"), ("area", "uma.residual_area")):
+        row = next(r for r in record.comparisons if r.minus == "controls" and r.difference.name == name)
+        found = cells["FT", column].measured
+        assert found is not None
+        ends = (row.difference.value, row.difference.low, row.difference.high)
+        assert (found.value, found.low, found.high) == pytest.approx([100 * end for end in ends])
+        assert cells["retrain", column].measured is None
     cost = cells["FT", "k gradients"].measured
     assert cost is not None
     assert cost.value == next(c for c in record.cells if c.unlearner == "finetune").cost["samples"] / 1000 > 0
@@ -116,6 +123,17 @@ def test_a_bundle_is_recomputed_without_training_and_notices_every_change(
         again(Tiny(), bundle)
     (bundle / "manifest.json").unlink()
     assert again(Tiny(), bundle)[1] is False, "a number that the scores do not give"
+    record = json.loads((bundle / "parts" / "3-steps" / "record.json").read_text())
+    cell = next(c for c in record["cells"] if c["status"] == "ok")
+    kept = cell["measures"][0]["value"]
+    cell["measures"][0]["value"] = cell["measures"][0]["high"] = 0.999
+    (bundle / "parts" / "3-steps" / "record.json").write_text(json.dumps(record))
+    with pytest.raises(BadInput, match="scores that do not give the record's numbers"):
+        again(Tiny(), bundle)
+    cell["measures"][0]["value"] = kept
+    (bundle / "parts" / "3-steps" / "scores" / f"{cell['scores']}.safetensors").unlink()
+    with pytest.raises(BadInput, match="no such file"):
+        again(Tiny(), bundle)
     (bundle / "parts" / "3-steps" / "record.json").unlink()
     with pytest.raises(BadInput, match=r"record\.json"):
         again(Tiny(), bundle)

@@ -30,6 +30,8 @@ class Tiny(Study):
                 "TA": Where(measure="test_accuracy", times=100.0),
                 "UA": UA,
                 "UA over retrain": UA | Where(minus="retrained"),
+                "residual": Where(measure="uma.residual_knowledge", at={"epsilon": 0.1}, minus="controls", times=100.0),
+                "area": Where(measure="uma.residual_area", minus="controls", times=100.0),
                 "k gradients": Where(measure="cost.samples", times=0.001),
             },
             {"Original": (95.0,), "retrain": (94.5, 0.0), "FT": (93.0, 40.0)},

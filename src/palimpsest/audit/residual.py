@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -11,52 +11,67 @@ from palimpsest.audit.board import Board
 from palimpsest.audit.judge import Subject
 from palimpsest.catalog import name_of
 from palimpsest.measures.intervals import average, combination
-from palimpsest.record import Comparison, MeasureRow
+from palimpsest.record import SHARED, Comparison, MeasureRow
 from palimpsest.types import Measure
 
+Key = tuple[str, tuple[tuple[str, float], ...]]
 EVERY = "controls"
 """What residual knowledge is minus of: whichever of the retrained and the bias-matched control is brought back more."""
 
 
+Series = Callable[[Key, str], "list[Measure] | None"]
+"""(measure's key, "unlearned" or a control) → the measure, one per seed; None where it was not taken."""
+
+
 def residual_knowledge(board: Board, subject: Subject, attack: Attack, seeds: Sequence[int]) -> list[Comparison]:
-    """`<attack>.residual_knowledge` at each radius; `<attack>.residual_area`: the area between the curves over the radius, as
-    a share of the widest radius (trapezoids, the unattacked records first).
+    """The rows of `over_controls` for a method; empty for an attack that has no bias-matched control to be read beside."""
+    by = name_of(attack)
+
+    def series(key: Key, target: str) -> list[Measure] | None:
+        label = subject.home if target in SHARED else subject.label
+        return board.series(by, key, target, seeds, label, subject.request)
+
+    if not attack.bias_matched:
+        return []
+    found = over_controls(by, [key for key in board.keys(by) if key[0] == attack.primary], series, subject.class_wise)
+    return [_row(subject, by, own, control, measure) for measure, own, control in found]
+
+
+def over_controls(by: str, keys: Iterable[Key], series: Series, class_wise: bool) -> list[tuple[Measure, float, float]]:
+    """`<by>.residual_knowledge` at each radius; `<by>.residual_area`: the area between the curves over the radius, as a share of
+    the widest radius (trapezoids, the unattacked records first). Each with the subject's and the control's own mean.
 
     At each radius the attacked forget accuracy of the retrained and, class-wise, of the bias-matched control is subtracted,
     whichever is higher on average: where both lie close together this takes a little too much. Paired by seed and record. Empty
-    for an attack without radii, and where there is no retrained control.
+    for an attack without radii, and where a control is missing.
     """
-    by = name_of(attack)
-    keys = sorted(
-        (key for key in board.keys(by) if key[0] == attack.primary and key[1]), key=lambda key: dict(key[1])["epsilon"]
-    )
-    if not attack.bias_matched or len(keys) < 2:
+    ordered = sorted((key for key in keys if key[1]), key=lambda key: dict(key[1])["epsilon"])
+    if len(ordered) < 2:
         return []
-    rows, terms, radii = [], [], [dict(key[1])["epsilon"] for key in keys]
-    for key, share in zip(keys, _shares(radii), strict=True):
-        own = board.series(by, key, "unlearned", seeds, subject.label, subject.request)
-        control = _highest(board, subject, by, key, seeds)
+    rows, terms, radii = [], [], [dict(key[1])["epsilon"] for key in ordered]
+    for key, radius, share in zip(ordered, radii, _shares(radii), strict=True):
+        own, control = series(key, "unlearned"), _highest(series, key, class_wise)
         if own is None or control is None:
             return []
         terms += [(share, own), (-share, control)]
-        if dict(key[1])["epsilon"] > 0:
+        if radius > 0:
             found = combination(f"{by}.residual_knowledge", [(1.0, own), (-1.0, control)])
-            rows.append(_row(subject, by, average(by, own).value, average(by, control).value, found))
+            rows.append((found, average(by, own).value, average(by, control).value))
     area = combination(f"{by}.residual_area", terms)
-    area = Measure(area.name, area.value, area.low, area.high, area.n)
-    over = [sum(w * average(by, series).value for w, series in terms if (w > 0) == own) for own in (True, False)]
-    return [*rows, _row(subject, by, over[0], -over[1], area)]
+    over = [
+        sum(weight * average(by, each).value for weight, each in terms if (weight > 0) == own) for own in (True, False)
+    ]
+    return [*rows, (Measure(area.name, area.value, area.low, area.high, area.n), over[0], -over[1])]
 
 
-def _highest(board: Board, subject: Subject, by: str, key: object, seeds: Sequence[int]) -> list[Measure] | None:
+def _highest(series: Series, key: Key, class_wise: bool) -> list[Measure] | None:
     """The control with the higher mean; None without a retrained one, or where a bias-matched one is needed and missing."""
-    retrained = board.series(by, key, "retrained", seeds, subject.home, subject.request)
-    matched = board.series(by, key, "bias-matched", seeds, subject.label, subject.request)
-    if retrained is None or not subject.class_wise:
+    retrained, matched = series(key, "retrained"), series(key, "bias-matched") if class_wise else None
+    if retrained is None or not class_wise:
         return retrained
     if matched is None:
         return None
-    return max((retrained, matched), key=lambda series: float(np.mean([measure.value for measure in series])))
+    return max((retrained, matched), key=lambda each: float(np.mean([measure.value for measure in each])))
 
 
 def _shares(radii: Sequence[float]) -> list[float]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from palimpsest import record as records
-from palimpsest.measures.intervals import LEVEL, average, combination
+from palimpsest.audit.residual import EVERY, Key, over_controls
+from palimpsest.errors import BadInput
+from palimpsest.measures.intervals import LEVEL, average, combination, difference
 from palimpsest.report.numbers import Numbers
 from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, Result, State, Told
 from palimpsest.studies.base import Claim, Study, Table, Where
@@ -26,9 +28,10 @@ class Reading:
 
     @cached_property
     def numbers(self) -> dict[str, Numbers]:
-        """The numbers of each audit, by its name. Raises BadInput where a record is gone or damaged."""
+        """The numbers of each audit, by its name. Raises BadInput where a record or scores are gone or damaged, and where the
+        scores do not give the record's numbers."""
         places = {name: self.folder / PARTS / place for name, place in self.told.parts.items()}
-        return {name: Numbers(records.read(place), place, resample=True) for name, place in places.items()}
+        return {name: _checked(Numbers(records.read(place), place, resample=True)) for name, place in places.items()}
 
     def series(self, where: Where) -> dict[int, Measure]:
         """Seed → the measure, several retrained controls of a seed averaged; empty where it was not taken."""
@@ -44,7 +47,7 @@ class Reading:
         return {}
 
     def measured(self, where: Where) -> Measured | None:
-        """Mean over seeds with its 95 % interval, in the paper's unit; or the record's own difference from a control."""
+        """Mean over seeds with its 95 % interval, in the paper's unit; or its difference from a control."""
         if where.minus:
             return self._difference(where)
         if where.measure.startswith("cost."):
@@ -53,8 +56,7 @@ class Reading:
         if not series:
             return None
         found = series[0] if len(series) == 1 else average(series[0].name, series)
-        value, low, high = (where.times * end for end in (found.value, found.low, found.high))
-        return Measured(value=value, low=low, high=high, n=found.n, seeds=len(series))
+        return _told(found, where, len(series))
 
     def _cost(self, where: Where) -> Measured | None:
         """Mean over the models that stand for it of what making them cost, from the lowest to the highest."""
@@ -77,16 +79,32 @@ class Reading:
         return Measured(value=sum(each) / len(each), low=min(each), high=max(each), n=len(each), seeds=seeds)
 
     def _difference(self, where: Where) -> Measured | None:
-        numbers = self.numbers.get(where.part)
-        if numbers is None:
+        """Minus a control, or minus every control as in `audit.residual`, taken again from the scores."""
+        if where.minus == EVERY:
+            return self._residual(where)
+        own = self.series(replace(where, minus=""))
+        other = self.series(replace(where, minus="", target=where.minus))
+        seeds = _shared([own, other])
+        if not seeds or where.target != "unlearned":
             return None
-        key = where.measure, tuple(sorted(where.at.items()))
-        for by in [*numbers.attacks, *numbers.verifiers]:
-            row = numbers.difference(by, key, where.method, 0, where.minus)
-            if row is not None:
-                value, low, high = (where.times * end for end in (row.value, row.low, row.high))
-                return Measured(value=value, low=low, high=high, n=row.n, seeds=len(numbers.record.seeds))
-        return None
+        found = difference(where.measure, [own[seed] for seed in seeds], [other[seed] for seed in seeds])
+        return _told(found, where, len(seeds))
+
+    def _residual(self, where: Where) -> Measured | None:
+        numbers, by = self.numbers.get(where.part), where.measure.partition(".")[0]
+        if numbers is None or by not in numbers.attacks:
+            return None
+        primary = f"{by}.forget_accuracy"
+
+        def series(key: Key, target: str) -> list[Measure] | None:
+            at = Where(where.part, target, where.method, key[0], dict(key[1]))
+            return list(self.series(at).values()) or None
+
+        keys = [key for key in numbers.keys(by) if key[0] == primary]
+        matched = any(cell.target == "bias-matched" for cell in numbers.record.cells)
+        wanted = where.measure, tuple(sorted(where.at.items()))
+        found = {measure.key: measure for measure, _, _ in over_controls(by, keys, series, matched)}
+        return _told(found[wanted], where, len(numbers.record.seeds)) if wanted in found else None
 
     def result(self) -> Result:
         """Every cell of every table, and every claim."""
@@ -125,6 +143,23 @@ class Reading:
                 _decided(claim, combination(claim.text, paired, level=level) if seeds else None, level, len(seeds))
             )
         return rows
+
+
+def _told(found: Measure, where: Where, seeds: int) -> Measured:
+    """In the paper's unit."""
+    value, low, high = (where.times * end for end in (found.value, found.low, found.high))
+    return Measured(value=value, low=low, high=high, n=found.n, seeds=seeds)
+
+
+def _checked(numbers: Numbers) -> Numbers:
+    """The same, once every number of the record was taken again from its scores."""
+    if numbers.measures and numbers.unreadable:
+        cell = numbers.record.cells[min(numbers.unreadable)]
+        who = f"{cell.attack or cell.verifier} on {cell.unlearner or cell.target}, seed {cell.seed}"
+        file = numbers.folder / "scores" / f"{cell.scores}.safetensors"
+        got = "no such file" if not file.exists() else "scores that do not give the record's numbers"
+        raise BadInput(str(file), got=f"{got} ({who})", expected="the scores that the record names", do="run it again")
+    return numbers
 
 
 def _shared(series: Sequence[Mapping[int, Measure]]) -> list[int]:
