@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +22,7 @@ from palimpsest.record import Record
 from palimpsest.rng import Rng
 from palimpsest.store import Store
 from palimpsest.task import Classification
-from palimpsest.types import Split
+from palimpsest.types import Finding, Split
 from palimpsest.unlearn.finetune import Finetune
 from palimpsest.verify.accuracy import Accuracy
 from tests.audit.small import run
@@ -153,3 +156,28 @@ def test_an_attacker_who_does_not_know_attacks_the_bare_model_and_is_scored_on_t
     assert len(set(scores.values())) == 3
     others = {cell.learner for cell in record.cells if cell.attack == "confidence_membership"}
     assert others == {"plain", "plain+purification"}, "it reads answers: what it does not know makes no difference"
+
+
+def test_a_purifier_that_cannot_be_trained_leaves_the_rest_of_the_audit(tmp_path: Path) -> None:
+    record = run(
+        tmp_path,
+        reported=False,
+        unlearners=(Finetune(epochs=1, batch_size=64),),
+        verifiers=(Accuracy(),),
+        defences=(replace(SMALL, lr=1e12),),
+        controls=1,
+    )
+    rows = {row.unlearner: row for row in record.verdicts}
+    assert set(rows) == set(LABELS)
+    for label in LABELS[1:]:
+        assert rows[label].verdict == Finding.INCONCLUSIVE
+        assert "purification could not be made" in rows[label].because[0]
+    failed = [cell for cell in record.cells if cell.status == "failed"]
+    assert {cell.unlearner for cell in failed} == set(LABELS[1:])
+    assert {cell.learner for cell in record.cells if cell.status == "ok"} == {"plain"}
+
+
+def test_a_purifier_that_does_not_fit_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="expected a power of 2"):
+        run(tmp_path, defences=(replace(SMALL, shrink=3),))
+    assert not (tmp_path / "store" / "artifacts").exists()

@@ -45,6 +45,8 @@ def seats(stage: Stage) -> Iterator[Seat]:
         about = {"controls": [other.key for other in others], **_seen(stage, made)}
         return Seat(target, made, lambda: stage.case(made, target, others), about, label, replica)
 
+    if stage.home.release is not None and stage.served is None:  # it could not be made
+        return
     yield seat("original", stage.served or stage.original, stage.controls)
     for replica, control in enumerate(stage.controls):
         yield seat("retrained", control, tuple(c for c in stage.controls if c is not control), replica=replica)

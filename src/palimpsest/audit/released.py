@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from palimpsest.audit.plan import Plan
@@ -10,7 +10,7 @@ from palimpsest.audit.stage import FAILURES, Home, Stage, stages
 from palimpsest.audit.workshop import Made, Workshop
 from palimpsest.catalog import name_of, settings_of
 from palimpsest.defend.base import ModelRelease
-from palimpsest.errors import StoreError
+from palimpsest.errors import PalimpsestError, StoreError
 from palimpsest.rng import Rng
 from palimpsest.types import Split
 
@@ -34,7 +34,15 @@ def _behind(release: ModelRelease, stage: Stage, shop: Workshop, weights: bool) 
     def served(made: Made) -> Made:
         return shop.release(release, made, retain, stream)
 
-    original, controls = served(stage.original), tuple(served(control) for control in stage.controls)
+    unknowns = (False, True) if weights else (False,)
+    try:
+        original, controls = served(stage.original), tuple(served(control) for control in stage.controls)
+    except StoreError:
+        raise
+    except FAILURES as error:  # recorded with every method, and the rest of the audit goes on
+        lost = dict.fromkeys(stage.unlearned, PalimpsestError(f"{name} could not be made: {error}"))
+        yield from (_stage(stage, release, (), lost, unknown) for unknown in unknowns)
+        return
     models: dict[str, Made | Exception] = {}
     for label, made in stage.unlearned.items():
         try:
@@ -49,15 +57,26 @@ def _behind(release: ModelRelease, stage: Stage, shop: Workshop, weights: bool) 
         for new, old in zip(models.values(), stage.unlearned.values(), strict=True)
         if isinstance(new, Made) and isinstance(old, Made)
     ]
-    for unknown in (False, True) if weights else (False,):
-        ending = f"+{name}" + UNKNOWN * unknown
-        methods = {label + ending: unlearner for label, unlearner in stage.home.methods.items()}
-        yield replace(
-            stage,
-            controls=controls,
-            unlearned={label + ending: made for label, made in models.items()},
-            home=Home(stage.home.told + ending, stage.home.learner, stage.home.recipe, methods, release, unknown),
-            settings={label + ending: {**own, name: settings_of(release)} for label, own in stage.settings.items()},
-            served=original,
-            behind={new.key: old for new, old in pairs} if unknown else {},
-        )
+    for unknown in unknowns:
+        made_so = _stage(stage, release, controls, models, unknown)
+        yield replace(made_so, served=original, behind={new.key: old for new, old in pairs} if unknown else {})
+
+
+def _stage(
+    stage: Stage,
+    release: ModelRelease,
+    controls: tuple[Made, ...],
+    models: Mapping[str, Made | Exception],
+    unknown: bool,
+) -> Stage:
+    """The stage with these models, under labels that say what they are served through."""
+    name = name_of(release)
+    ending = f"+{name}" + UNKNOWN * unknown
+    methods = {label + ending: unlearner for label, unlearner in stage.home.methods.items()}
+    return replace(
+        stage,
+        controls=controls,
+        unlearned={label + ending: made for label, made in models.items()},
+        home=Home(stage.home.told + ending, stage.home.learner, stage.home.recipe, methods, release, unknown),
+        settings={label + ending: {**own, name: settings_of(release)} for label, own in stage.settings.items()},
+    )
