@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from palimpsest import contract
 from palimpsest.catalog import make, members
 from palimpsest.defend.base import ModelRelease
-from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
+from palimpsest.task import Task
 from palimpsest.types import Examples
 from tests.contract.situations import bench
 
@@ -39,11 +39,11 @@ class Grey(ModelRelease):
     weakens = "uma"
     about = "collapse"
 
-    def part(self, trained: Trained) -> nn.Module:
+    def part(self, task: Task) -> nn.Module:
         return nn.Identity()
 
-    def prepare(self, part: nn.Module, trained: Trained, retain: Examples, *, rng: Rng, meter: Meter) -> None:
-        trained.model.zero_grad()
+    def prepare(self, part: nn.Module, task: Task, retain: Examples, *, rng: Rng, meter: Meter) -> None:
+        meter.count(len(retain))
 
     def release(self, part: nn.Module, model: nn.Module) -> nn.Module:
         return Asked(model)

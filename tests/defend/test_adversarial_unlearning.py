@@ -40,12 +40,8 @@ def trained(digits: Split, digits_task: Classification) -> tuple[Trained, Exampl
     return made, some.take(~gone), some.take(gone)
 
 
-def marked(examples: Examples) -> Marked:
-    return Marked(**{name: getattr(examples, name) for name in Examples.__dataclass_fields__})
-
-
 def test_marks_survive_subsets_devices_and_new_targets(trained: tuple[Trained, Examples, Examples]) -> None:
-    forget = marked(trained[2])
+    forget = Marked.these(trained[2])
     for part in (forget, forget.take([0, 2]), forget.only(forget.ids[:3].tolist()), forget.to("cpu")):
         assert isinstance(part.batch(), MarkedBatch)
         assert isinstance(part.batch().with_targets(part.targets), MarkedBatch)
@@ -60,7 +56,7 @@ def test_the_attacked_loss_is_added_with_the_same_targets(
     moved = 0.25 * torch.ones(len(forget), *digits_task.shape)
     fields = {name: getattr(digits_task, name) for name in Classification.__dataclass_fields__}
     task = Attacked(**fields, craft=lambda model, batch: moved, weight=0.5)
-    batch = marked(forget).batch().with_targets(torch.arange(len(forget)) % 10)
+    batch = Marked.these(forget).batch().with_targets(torch.arange(len(forget)) % 10)
     logits, other = (
         made.model(batch.inputs["image"] if "image" in batch.inputs else next(iter(batch.inputs.values()))),
         made.model(moved),

@@ -39,12 +39,11 @@ def shop(digits: Split, digits_task: Classification, tmp_path_factory: pytest.Te
 def test_it_gives_back_clean_images_of_noisy_ones(digits: Split, shop: Workshop) -> None:
     """Trained, the reconstruction of a noisy image lies nearer to the clean one than the mean image does, by far."""
     some = digits.train.take(np.arange(600))
-    trained = Plain().fit(shop.task, some, Recipe(epochs=1), Linear(), rng=Rng(0))
     how = Purification(width=8, latent=4, shrink=2, epochs=40, lr=5e-3, noise=0.1)
     with Rng(0).child("weights").ambient():
-        part, fresh = how.part(trained), how.part(trained)
+        part, fresh = how.part(shop.task), how.part(shop.task)
     images, meter = some.batch().inputs[shop.task.attacked_input], Meter()
-    how.prepare(part, trained, some, rng=Rng(1), meter=meter)
+    how.prepare(part, shop.task, some, rng=Rng(1), meter=meter)
     noisy = (images + 0.1 * (2 * torch.rand(images.shape, generator=Rng(2).torch()) - 1)).clamp(0, 1)
     with torch.no_grad():
         error, untrained = ((net(noisy) - images).square().mean().item() for net in (part, fresh))
@@ -56,9 +55,8 @@ def test_it_gives_back_clean_images_of_noisy_ones(digits: Split, shop: Workshop)
 
 def test_the_code_is_drawn_from_its_posterior_and_pulled_to_the_normal(digits: Split, shop: Workshop) -> None:
     """The loss, written out: squared error plus β times the divergence per value."""
-    trained = Plain().fit(shop.task, digits.train.take(np.arange(60)), Recipe(epochs=1), Linear(), rng=Rng(0))
     vae = Vae(1, 4, 2, 2)
-    images = digits.train.take(np.arange(5)).batch().inputs[trained.task.attacked_input]
+    images = digits.train.take(np.arange(5)).batch().inputs[shop.task.attacked_input]
     how = Purification(width=4, latent=2, shrink=2, beta=0.3)
     found = how._loss(vae, images, images, torch.Generator().manual_seed(3))
     mean, log_variance = vae.encode(images)
@@ -99,11 +97,10 @@ def test_it_is_made_once_from_the_retain_set_and_serves_every_model(digits: Spli
 
 
 def test_what_it_cannot_purify_is_refused(digits: Split, shop: Workshop) -> None:
-    trained = Plain().fit(shop.task, digits.train.take(np.arange(60)), Recipe(epochs=1), Linear(), rng=Rng(0))
     with pytest.raises(BadInput, match="expected a power of 2"):
-        Purification(shrink=3).part(trained)
+        Purification(shrink=3).part(shop.task)
     with pytest.raises(BadInput, match="expected images whose sides are multiples of 16"):
-        Purification(shrink=16).part(trained)
+        Purification(shrink=16).part(shop.task)
 
 
 @pytest.fixture(scope="module")

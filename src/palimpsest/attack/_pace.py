@@ -81,9 +81,10 @@ class Pace:
         return torch.where(back.view(shape), best, moved)
 
 
-def checkpoints(steps: int) -> dict[int, int]:
-    """Steps at which the rule looks back → steps since the last look: 22 % of all, then ever shorter, no less than 6 %."""
-    places, found, before = [0.0, 0.22], {}, 0
+def checkpoints(steps: int) -> Array:
+    """For each number of steps 0 … steps the steps since the last look where the rule looks back then, else 0: it looks after 22 %
+    of all, then ever sooner, no sooner than after 6 %."""
+    found, places, before = np.zeros(steps + 1, dtype=np.int64), [0.0, 0.22], 0
     while places[-1] <= 1:
         at = math.ceil(places[-1] * steps - 1e-9)
         if at > before:

@@ -265,9 +265,10 @@ class _Job:
             active.velocity = active.velocity.mul(self.momentum).add(slope / size)
             slope = active.velocity.clone()
         if active.pace is not None:
-            spans = np.array([self.checks.get(int(age), 0) for age in active.ages])
             near = active.best, active.loss, active.lower, active.upper
-            active.now = active.pace.step(point, slope.sign_(), loss.detach(), active.ages, spans, self.width, *near)
+            active.now = active.pace.step(
+                point, slope.sign_(), loss.detach(), active.ages, self.checks[active.ages], self.width, *near
+            )
         else:
             move = slope.sign_().mul_(self._stride(active))
             active.now = torch.clamp(torch.sub(point, move, out=move), active.lower, active.upper)

@@ -141,7 +141,7 @@ def examine(plan: Plan, stage: Stage, shop: Workshop, board: Board) -> None:
 def examine_seat(plan: Plan, stage: Stage, seat: Seat, shop: Workshop, board: Board) -> None:
     """Puts the cells of one model on the board."""
     for by in examiners(plan):
-        if _applies(by, seat) and (not stage.home.unknown or _tells(by)):
+        if _applies(by, seat) and (not stage.home.unknown or _tells(by, plan)):
             _cell(plan, stage, seat, by, shop, board)
 
 
@@ -160,9 +160,9 @@ def _applies(by: Attack | Verifier, seat: Seat) -> bool:
     return True
 
 
-def _tells(by: Attack | Verifier) -> bool:
-    """Whether it is another attack by one who does not know of a release; accuracies too, as no verdict is without them."""
-    return by.threat.sees == "weights" if isinstance(by, Attack) else name_of(by) == "accuracy"
+def _tells(by: Attack | Verifier, plan: Plan) -> bool:
+    """Whether it is another attack by one who does not know of a release; and the verifier that no verdict is without."""
+    return by.threat.sees == "weights" if isinstance(by, Attack) else name_of(by) == plan.yardstick.by
 
 
 def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Workshop, board: Board) -> None:

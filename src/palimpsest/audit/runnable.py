@@ -8,7 +8,6 @@ from palimpsest.audit.plan import Plan
 from palimpsest.audit.stage import homes, labels
 from palimpsest.defend.base import Guarded
 from palimpsest.errors import BadInput
-from palimpsest.learn.base import Trained
 from palimpsest.rng import Rng
 from palimpsest.task import Task, check_task
 from palimpsest.types import Split
@@ -26,7 +25,7 @@ def runnable(plan: Plan, split: Split, task: Task) -> Plan:
     _check_guards(plan)
     single = plan.model.build(task, rng)
     for release in plan.releases:
-        release.part(Trained(single, task, split.train.ids))
+        release.part(task)
     for home in homes(plan):
         try:
             check_task(home.learner, task.name)

@@ -124,7 +124,8 @@ def labels(plan: Plan) -> dict[str, Unlearner]:
     found = _named(plan)
     for guard in plan.guards:
         for label, unlearner in _named(plan).items():
-            with suppress(BadInput):  # not one for this guard
+            with suppress(BadInput):
+                guard.check(unlearner)  # raises for a method that it cannot guard, which then stands alone
                 found[f"{label}+{name_of(guard)}"] = Guarded(unlearner, guard)
     return found
 

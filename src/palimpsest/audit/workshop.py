@@ -154,11 +154,11 @@ class Workshop:
         found = self.store.get("release", spec)
         if found is None:
             self._open()
-            found = self._prepared(release, before, retain, rng, spec)
+            found = self._prepared(release, retain, rng, spec)
         artifact = found
 
         def load() -> Trained:
-            part = release.part(before.trained)
+            part = release.part(self.task)
             self._fill(part, artifact)
             model = release.release(part, before.trained.model).to(self.device).eval()
             return replace(before.trained, model=model, cost=before.cost + _cost(artifact))
@@ -174,15 +174,13 @@ class Workshop:
         shop = replace(self, task=Classification.of(split))
         return shop.fit(Plain(), wanted.recipe, wanted.model(), bare(split.train), wanted.rng).trained.model
 
-    def _prepared(
-        self, release: ModelRelease, before: Made, retain: Examples, rng: Rng, spec: dict[str, Any]
-    ) -> Artifact:
+    def _prepared(self, release: ModelRelease, retain: Examples, rng: Rng, spec: dict[str, Any]) -> Artifact:
         """Trains what models share of a release and keeps it. Raises PalimpsestError where it is not finite."""
         meter = Meter(device=self.device)
         with rng.child("weights").ambient():
-            part = release.part(before.trained).to(self.device)
+            part = release.part(self.task).to(self.device)
         start = {name: value.clone() for name, value in part.state_dict().items()}
-        release.prepare(part, before.trained, retain, rng=rng, meter=meter)
+        release.prepare(part, self.task, retain, rng=rng, meter=meter)
         bad = not_finite(part.state_dict(), start)
         if bad:
             raise PalimpsestError(f"got weights that are not finite in {bad[0]}, expected finite ones; lower its rate")

@@ -71,12 +71,13 @@ def located(name: str) -> tuple[str, Any]:
     known: dict[str, tuple[str, type]] = {other: ("settings", cls) for other, cls in OTHERS.items()}
     for kind in catalog.FOLDERS:
         for member, cls in catalog.members(kind).items():
-            known[member] = (kind, cls)
+            known[member.replace("_", "-") if kind == "studies" else member] = (kind, cls)
             for alias in getattr(cls, "aliases", ()):
                 known.setdefault(alias, (kind, cls))
     by_case = {key.lower(): key for key in known}
-    if name not in known and name.lower() in by_case:
-        name = by_case[name.lower()]
+    for way in (name.lower(), name.lower().replace("_", "-")):
+        if name not in known and way in by_case:
+            name = by_case[way]
     if name not in known:
         raise UnknownName("name", got=name, known=known, do="see `palimpsest list`")
     return known[name]
@@ -86,6 +87,7 @@ def page(name: str) -> RenderableType:
     """All that there is to say of one thing: what it does and does not guarantee, its source, threat model and settings."""
     kind, cls = located(name)
     label = name if ":" in name else catalog.name_of(cls)
+    label = label.replace("_", "-") if kind == "studies" else label
     parts: list[RenderableType] = [Text(f"{label} ({kind})", style="bold")]
     for label, value in (
         ("also called", ", ".join(getattr(cls, "aliases", ()))),

@@ -14,7 +14,6 @@ from palimpsest.catalog import make, members
 from palimpsest.contract.bench import Applies, Bench, Check, demand
 from palimpsest.defend.base import Defence, Guard, Guarded, ModelRelease
 from palimpsest.errors import BadInput
-from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
 from palimpsest.task import predict
@@ -75,11 +74,10 @@ def _accuracy(bench: Bench, model: nn.Module) -> float:
 
 def _served(release: ModelRelease, bench: Bench, seed: int = 0) -> tuple[nn.Module, nn.Module]:
     """The shared part, and what is served of the original."""
-    trained: Trained = bench.original
     with Rng(seed).child("weights").ambient():
-        part = release.part(trained)
-    release.prepare(part, trained, bench.parted("class=0")[0], rng=Rng(seed), meter=Meter())
-    return part, release.release(part, trained.model).eval()
+        part = release.part(bench.task)
+    release.prepare(part, bench.task, bench.parted("class=0")[0], rng=Rng(seed), meter=Meter())
+    return part, release.release(part, bench.original.model).eval()
 
 
 def _serves(release: ModelRelease, bench: Bench) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
-from palimpsest.task import Classification, as_classification, evaluating
+from palimpsest.task import Classification, as_classification
 from palimpsest.types import Batch, Examples
 from palimpsest.unlearn.base import Unlearner
 
@@ -74,27 +75,27 @@ class AdversarialUnlearning(Guard):
             inputs = batch.inputs[task.attacked_input]
             with torch.no_grad():
                 wanted = F.softmax(outputs(original, inputs), 1)
-            with evaluating(now):
-                found = search(
-                    now,
-                    inputs,
-                    wanted,
-                    LOSSES["kl"],
-                    low=task.domain[0],
-                    high=task.domain[1],
-                    epsilon=self.epsilon,
-                    step_size=self.step_size,
-                    steps=self.steps,
-                    batch_size=len(inputs),
-                    layout="contiguous",
-                    rng=rng.child("adversary", next(turns)),
-                )
+            found = search(
+                now,
+                inputs,
+                wanted,
+                LOSSES["kl"],
+                low=task.domain[0],
+                high=task.domain[1],
+                epsilon=self.epsilon,
+                step_size=self.step_size,
+                steps=self.steps,
+                batch_size=len(inputs),
+                layout="contiguous",
+                rng=rng.child("adversary", next(turns)),
+            )
             meter.count(found.evaluations + len(inputs), self.steps)
             return found.inputs
 
-        attacked = Attacked(**{f.name: getattr(task, f.name) for f in fields(task)}, craft=craft, weight=self.weight)
-        marked = Marked(**{f.name: getattr(forget, f.name) for f in fields(forget)})
-        return unlearner.update(model, replace(trained, task=attacked), retain, marked, rng=rng, meter=meter)
+        attacked = Attacked(**_fields(task), craft=craft, weight=self.weight)
+        return unlearner.update(
+            model, replace(trained, task=attacked), retain, Marked.these(forget), rng=rng, meter=meter
+        )
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,10 @@ class MarkedBatch(Batch):
 class Marked(Examples):
     """Records to be forgotten, whose batches say so, whatever subset of them is taken."""
 
+    @staticmethod
+    def these(records: Examples) -> Marked:
+        return Marked(**_fields(records))
+
     def batch(self, positions: Tensor | None = None) -> Batch:
         plain = super().batch(positions)
         return MarkedBatch(plain.inputs, plain.targets)
@@ -115,8 +120,8 @@ class Marked(Examples):
 class Attacked(Classification):
     """The same task, whose losses on batches to be forgotten have the attacked batch's loss added."""
 
-    craft: Craft = field(default=lambda model, batch: batch.inputs["input"], repr=False, compare=False)
-    weight: float = 1.0
+    craft: Craft = field(kw_only=True, repr=False, compare=False)
+    weight: float = field(kw_only=True)
 
     def loss(self, model: nn.Module, batch: Batch, *, reduction: str = "mean", label_smoothing: float = 0.0) -> Tensor:
         own = super().loss(model, batch, reduction=reduction, label_smoothing=label_smoothing)
@@ -131,3 +136,8 @@ class Attacked(Classification):
             return own
         other = Batch({**batch.inputs, self.attacked_input: self.craft(student, batch)}, batch.targets)
         return own + self.weight * super().distillation(student, teacher, other, temperature)
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """A dataclass's fields by name: what a kind of it is made of."""
+    return {entry.name: getattr(value, entry.name) for entry in fields(value)}

@@ -14,6 +14,7 @@ from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.learn.recipe import Recipe
 from palimpsest.rng import Rng
+from palimpsest.task import Task
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
 
@@ -98,12 +99,13 @@ class ModelRelease(Defence, ABC):
     stage: ClassVar[str] = "S3"
 
     @abstractmethod
-    def part(self, trained: Trained) -> nn.Module:
-        """The part that all models share, with fresh weights from torch's ambient generator."""
+    def part(self, task: Task) -> nn.Module:
+        """The part that all models share, with fresh weights from torch's ambient generator. Raises BadInput where it is not for
+        this task or its records."""
 
     @abstractmethod
-    def prepare(self, part: nn.Module, trained: Trained, retain: Examples, *, rng: Rng, meter: Meter) -> None:
-        """Trains the fresh part in place. trained: any model of the situation, for its task and device."""
+    def prepare(self, part: nn.Module, task: Task, retain: Examples, *, rng: Rng, meter: Meter) -> None:
+        """Trains the fresh part in place, on its own device. It sees no model: what all share can hold retained records only."""
 
     @abstractmethod
     def release(self, part: nn.Module, model: nn.Module) -> nn.Module:

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from palimpsest.catalog import setting
 from palimpsest.defend.base import ModelRelease
 from palimpsest.errors import BadInput
-from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter, batch_sizes, shuffled
 from palimpsest.rng import Rng
-from palimpsest.task import as_classification
+from palimpsest.task import Task, as_classification
 from palimpsest.types import Examples
 
 
@@ -47,8 +46,8 @@ class Purification(ModelRelease):
     lr: float = setting(2e-3, "Adam's learning rate, which falls to 0 along a cosine", source="ours", above=0)
     batch_size: int = setting(64, "records a step", source="ours", least=1)
 
-    def part(self, trained: Trained) -> Vae:
-        shape = as_classification(trained.task, "purification").shape
+    def part(self, task: Task) -> Vae:
+        shape = as_classification(task, "purification").shape
         if self.shrink & (self.shrink - 1):
             raise BadInput("purification.shrink", got=self.shrink, expected="a power of 2, such as 4")
         if len(shape) != 3 or shape[1] % self.shrink or shape[2] % self.shrink:
@@ -56,7 +55,7 @@ class Purification(ModelRelease):
             raise BadInput("purification", got=got, expected=expected, do="set purification.shrink lower")
         return Vae(shape[0], self.width, self.latent, self.shrink)
 
-    def prepare(self, part: nn.Module, trained: Trained, retain: Examples, *, rng: Rng, meter: Meter) -> None:
+    def prepare(self, part: nn.Module, task: Task, retain: Examples, *, rng: Rng, meter: Meter) -> None:
         if not isinstance(part, Vae):
             raise TypeError(f"got {type(part).__name__}, expected what `part` returns")
         device = next(part.parameters()).device
@@ -69,7 +68,7 @@ class Purification(ModelRelease):
             stream = rng.child("epoch", epoch)
             draw = stream.child("noise").torch(device)
             for batch in shuffled(retain, self.batch_size, stream, name=f"purifier {epoch + 1}/{self.epochs}"):
-                clean = batch.inputs[trained.task.attacked_input]
+                clean = batch.inputs[task.attacked_input]
                 spoiled = clean + self.noise * (2 * torch.rand(clean.shape, generator=draw, device=device) - 1)
                 meter.step(self._loss(part, clean, spoiled.clamp(0, 1), draw), adam, len(batch))
                 falling.step()

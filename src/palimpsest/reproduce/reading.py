@@ -11,8 +11,8 @@ from typing import Any
 from palimpsest import record as records
 from palimpsest.audit.residual import EVERY, Key, over_controls
 from palimpsest.errors import BadInput
-from palimpsest.measures.intervals import LEVEL, average, combination, difference
-from palimpsest.report.numbers import Numbers
+from palimpsest.measures.intervals import LEVEL, combination, difference
+from palimpsest.report.numbers import Numbers, averaged
 from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, Result, State, Told
 from palimpsest.studies.base import Claim, Study, Table, Where
 from palimpsest.types import Measure
@@ -55,8 +55,7 @@ class Reading:
         series = list(self.series(where).values())
         if not series:
             return None
-        found = series[0] if len(series) == 1 else average(series[0].name, series)
-        return _told(found, where, len(series))
+        return _told(averaged(series), where, len(series))
 
     def _cost(self, where: Where) -> Measured | None:
         """Mean over the models that stand for it of what making them cost, from the lowest to the highest."""

@@ -6,21 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._uma import EPSILONS, SMALL, forget_accuracy, merged, paper
-from palimpsest.studies.base import Claim, Curve, Scale, Study, Table, Where
+from palimpsest.studies._ablation import audit, curve, recovers_more, table
+from palimpsest.studies.base import Scale, Study
 
-SIZES = (0.1, 0.3, 0.5, 0.7, 1.0, 2.0, 4.0)
-"""Of 255."""
-_SALUN = Where(target="unlearned", method="salun")
-_LINES = {
-    "SalUn": _SALUN,
-    "retrain": Where(target="retrained"),
-    "SalUn: bias-matched": Where(target="bias-matched", method="salun"),
-}
-
-
-def _at(size: float) -> str:
-    return f"{size:g} of 255"
+SIZES = {f"{size:g} of 255": size for size in (0.1, 0.3, 0.5, 0.7, 1.0, 2.0, 4.0)}
 
 
 @dataclass(frozen=True)
@@ -29,34 +18,11 @@ class UmaFigure5(Study):
 
     paper = "UMA paper, Figure 5"
     about = "ablation of UMA: forget accuracy against the step size"
-    tables = (
-        Table(
-            "Figure 5: UA at 16/255 against the step size",
-            {_at(size): Where(_at(size)) for size in SIZES},
-            {name: forget_accuracy(16, where) | Where(times=100.0) for name, where in _LINES.items()},
-        ),
-    )
-    curves = (
-        Curve(
-            "Figure 5",
-            "size of the 100 steps, of 255",
-            "forget accuracy at 16/255",
-            {
-                name: [(size, forget_accuracy(16, where | Where(_at(size)))) for size in SIZES]
-                for name, where in _LINES.items()
-            },
-        ),
-    )
+    tables = (table("Figure 5: UA at 16/255 against the step size", list(SIZES)),)
+    curves = (curve("Figure 5", "size of the 100 steps, of 255", SIZES),)
     claims = tuple(
-        Claim(
-            f"steps of 1/255 recover more than steps of {other:g}/255",
-            (
-                (1.0, forget_accuracy(16, _SALUN | Where(_at(1.0)))),
-                (-1.0, forget_accuracy(16, _SALUN | Where(_at(other)))),
-            ),
-            above=0.0,
-        )
-        for other in (0.1, 4.0)
+        recovers_more(f"steps of 1/255 recover more than steps of {other}/255", "1 of 255", f"{other} of 255")
+        for other in ("0.1", "4")
     )
     notes = (
         "The step sizes are ours: the paper prints its curve as a picture only, and says that it is best around 0.7/255 to 1/255.",
@@ -64,13 +30,4 @@ class UmaFigure5(Study):
     )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
-        base = SMALL if scale == "small" else paper("CIFAR-10")
-        return {
-            _at(size): merged(
-                base,
-                forget=["class=0"],
-                unlearn=["salun"],
-                settings={"uma": {"epsilon": EPSILONS[1:], "step_size": size / 255}},
-            )
-            for size in SIZES
-        }
+        return {part: audit(scale, step_size=size / 255) for part, size in SIZES.items()}

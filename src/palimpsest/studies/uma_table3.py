@@ -22,10 +22,7 @@ _PRINTED = {
     "I2I": (6.18, 2.79, 6.21, 6.22, 6.20, 6.35, 100.15, 306.43, 94.76, 114.16, 96.98, 110.29),
     "SalUn": (6.05, 2.42, 6.02, 6.11, 6.13, 6.27, 130.45, 330.79, 102.75, 133.82, 94.15, 108.44),
 }
-_TABLES = tuple(
-    Table(f"Table 3, {part}", rows(part), _COLUMNS, _PRINTED if scale == "paper" else {})
-    for scale, part in PART.items()
-)
+_TABLES = tuple(Table(f"Table 3, {part}", rows(part), _COLUMNS, _PRINTED) for part in PART.values())
 
 
 def _fid(where: Where, group: str, epsilon: float) -> Where:
@@ -33,8 +30,8 @@ def _fid(where: Where, group: str, epsilon: float) -> Where:
 
 
 def _claims(scale: str) -> tuple[Claim, ...]:
-    """The same claims of either audit; only the paper's data have printed sums."""
-    part, printed = PART[scale], scale == "paper"
+    """The same claims of either audit."""
+    part = PART[scale]
     row, here = rows(part), "" if scale == "paper" else f" ({part})"
     found = []
     for name, fallen, back in (("I2I", 151.36, -40.91), ("SalUn", 175.72, -21.25)):
@@ -43,13 +40,13 @@ def _claims(scale: str) -> tuple[Claim, ...]:
                 f"unlearning by {name} makes the forget set's FID at least 1.5 times the original's{here}",
                 ((1.0, _fid(row[name], "forget", 0.0)), (-1.5, _fid(row["Original"], "forget", 0.0))),
                 above=0.0,
-                printed=fallen if printed else None,
+                printed=fallen,
             ),
             Claim(
                 f"attacked at 8/255, {name}'s forget set is back within 1.5 times the original's FID{here}",
                 ((1.0, _fid(row[name], "forget", BOUNDED)), (-1.5, _fid(row["Original"], "forget", 0.0))),
                 below=0.0,
-                printed=back if printed else None,
+                printed=back,
             ),
             Claim(
                 f"{name}'s retain set is not hurt by the attack at 8/255: its FID rises by a tenth of the original's at most{here}",
@@ -59,7 +56,7 @@ def _claims(scale: str) -> tuple[Claim, ...]:
                     (-0.1, _fid(row["Original"], "retain", 0.0)),
                 ),
                 below=0.0,
-                printed={"I2I": -15.002, "SalUn": -37.312}[name] if printed else None,
+                printed={"I2I": -15.002, "SalUn": -37.312}[name],
             ),
             Claim(
                 f"unbounded, an untrained model's FID stays above that of {name}: the attack alone does not paint it{here}",

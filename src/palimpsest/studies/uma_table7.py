@@ -16,10 +16,7 @@ _COLUMNS = {
     "forget 8/255": at("forget_l1", BOUNDED),
 }
 _PRINTED = {"I2I": (64619, 42410, 1140778, 48317), "SalUn": (214596, 114089, 2790552, 242029)}
-_TABLES = tuple(
-    Table(f"Table 7, {part}", rows(part), _COLUMNS, _PRINTED if scale == "paper" else {})
-    for scale, part in PART.items()
-)
+_TABLES = tuple(Table(f"Table 7, {part}", rows(part), _COLUMNS, _PRINTED) for part in PART.values())
 
 
 def _l1(where: Where, group: str, epsilon: float) -> Where:
@@ -31,7 +28,7 @@ def _ratio(where: Where) -> Where:
 
 
 def _claims(scale: str) -> tuple[Claim, ...]:
-    part, printed = PART[scale], scale == "paper"
+    part = PART[scale]
     row, here = rows(part), "" if scale == "paper" else f" ({part})"
     found = []
     for name in METHODS:
@@ -41,19 +38,19 @@ def _claims(scale: str) -> tuple[Claim, ...]:
                 f"{name}: at 8/255 what is drawn of forgotten records comes 3 times nearer to the original's{here}",
                 ((1.0, _l1(row[name], "forget", 0.0)), (-3.0, _l1(row[name], "forget", BOUNDED))),
                 above=0.0,
-                printed=float(forget - 3 * back) if printed else None,
+                printed=float(forget - 3 * back),
             ),
             Claim(
                 f"{name}: unattacked, it is at least 3 times farther on forgotten than on retained records{here}",
                 ((1.0, _l1(row[name], "forget", 0.0)), (-3.0, _l1(row[name], "retain", 0.0))),
                 above=0.0,
-                printed=float(forget - 3 * retain) if printed else None,
+                printed=float(forget - 3 * retain),
             ),
             Claim(
                 f"{name}: the retain set is not hurt by the attack{here}",
                 ((1.0, _l1(row[name], "retain", BOUNDED)), (-1.0, _l1(row[name], "retain", 0.0))),
                 below=0.0,
-                printed=float(attacked - retain) if printed else None,
+                printed=float(attacked - retain),
             ),
             Claim(
                 f"{name}: the attack comes nearer by a larger factor than on a model that never saw the records{here}",

@@ -21,8 +21,19 @@ from palimpsest.measures.intervals import mean, share
 from palimpsest.measures.membership import svc_called_member
 from palimpsest.rng import Rng
 from palimpsest.task import predict
-from palimpsest.threat import View
+from palimpsest.threat import ThreatModel, View
 from palimpsest.types import Array, Batch, Examples, Measure, Scores
+
+AUDITOR = ThreatModel(
+    roles=("auditor",),
+    goals=("G3",),
+    knowledge="K1",
+    phases=("P3",),
+    sees="weights",
+    models="both",
+    knows=("forget_set",),
+)
+"""Who holds both models and the forgotten records."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,12 @@ class Recovery(Attack, partial=True):
 
         inputs: (n, …) in the domain. wanted: the original's posteriors, (n, k).
         """
+
+    def queue(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Every record at every ε, ε the slower axis: inputs (ε·n, …) and radii (ε·n,)."""
+        copies = len(self.epsilon)
+        radii = torch.tensor(self.epsilon, dtype=torch.float64, device=inputs.device)
+        return inputs.repeat(copies, *([1] * (inputs.dim() - 1))), radii.repeat_interleave(len(inputs))
 
     def observe(self, view: View, *, rng: Rng) -> Guess:
         """Attacked inputs, shape (n, number of ε, *shape), with ids; n is at most `records`."""

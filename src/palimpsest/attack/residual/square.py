@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from palimpsest.attack.residual.base import Recovery
+from palimpsest.attack.residual.base import AUDITOR, Recovery
 from palimpsest.attack.search import Found, ball
 from palimpsest.catalog import setting
 from palimpsest.rng import Rng
-from palimpsest.threat import ThreatModel, View
+from palimpsest.threat import View
 from palimpsest.types import Batch
 
 HALVED = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
@@ -31,15 +31,7 @@ class Square(Recovery):
     and its silence proves nothing. Alone it is weak, so its own silence proves nothing either.
     """
 
-    threat = ThreatModel(
-        roles=("auditor",),
-        goals=("G3",),
-        knowledge="K3",
-        phases=("P3",),
-        sees="posterior",
-        models="both",
-        knows=("forget_set",),
-    )
+    threat = replace(AUDITOR, knowledge="K3", sees="posterior")
     paper = "Andriushchenko et al. 2020; aim after the UMA paper, Eq. 4"
     about = "black-box check of UMA: random squares, posteriors only"
     primary = "square.forget_accuracy"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from palimpsest.attack.residual.base import Recovery
+from palimpsest.attack.residual.base import AUDITOR, Recovery
 from palimpsest.attack.search import Found, search
 from palimpsest.catalog import setting
 from palimpsest.rng import Rng
-from palimpsest.threat import ThreatModel, View
+from palimpsest.threat import View
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,7 @@ class Transfer(Recovery):
     model's own gradients does, those are masked or the attack is mis-set. That it fails proves nothing.
     """
 
-    threat = ThreatModel(
-        roles=("auditor",),
-        goals=("G3",),
-        knowledge="K1",
-        phases=("P3",),
-        sees="weights",
-        models="before",
-        knows=("forget_set",),
-    )
+    threat = replace(AUDITOR, models="before")
     paper = "Papernot et al. 2016, transferability; aim after the UMA paper, Eq. 4"
     about = "check of UMA: inputs found on the original alone"
     primary = "transfer.forget_accuracy"
@@ -39,16 +31,15 @@ class Transfer(Recovery):
     step_size: float = setting(1 / 255, "step, as a share of the domain's width", source="as for uma", above=0)
 
     def perturb(self, view: View, inputs: Tensor, wanted: Tensor, rng: Rng) -> Found:
-        copies = len(self.epsilon)
-        radii = torch.tensor(self.epsilon, dtype=torch.float64, device=inputs.device)
+        queued, radii = self.queue(inputs)
         return search(
             view.before.weights(),
-            inputs.repeat(copies, *([1] * (inputs.dim() - 1))),
-            wanted.argmax(1).repeat(copies),
+            queued,
+            wanted.argmax(1).repeat(len(self.epsilon)),
             shortfall,
             low=view.task.domain[0],
             high=view.task.domain[1],
-            epsilon=radii.repeat_interleave(len(inputs)),
+            epsilon=radii,
             step_size=self.step_size,
             steps=self.steps,
             batch_size=self.batch_size,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
-from palimpsest.attack.residual.base import LOSSES, Recovery, recovered
+from palimpsest.attack.residual.base import AUDITOR, LOSSES, Recovery, recovered
 from palimpsest.attack.search import Found, Stop, search
 from palimpsest.catalog import setting
 from palimpsest.rng import Rng
-from palimpsest.threat import ThreatModel, View
+from palimpsest.threat import View
 
 
 @dataclass(frozen=True)
@@ -31,15 +30,7 @@ class Uma(Recovery):
     does not prove forgetting: the problem is not convex.
     """
 
-    threat = ThreatModel(
-        roles=("auditor",),
-        goals=("G3",),
-        knowledge="K1",
-        phases=("P3",),
-        sees="weights",
-        models="both",
-        knows=("forget_set",),
-    )
+    threat = AUDITOR
     paper = "UMA paper, section 4, Algorithm 1"
     about = "perturbs forgotten records until the unlearned model answers as the original did"
     primary = "uma.forget_accuracy"
@@ -75,22 +66,15 @@ class Uma(Recovery):
     )
 
     def perturb(self, view: View, inputs: Tensor, wanted: Tensor, rng: Rng) -> Found:
-        return self.map(view.after.weights(), inputs, wanted, view.task.domain, rng)
-
-    def map(
-        self, model: torch.nn.Module, inputs: Tensor, wanted: Tensor, domain: tuple[Tensor, Tensor], rng: Rng
-    ) -> Found:
-        """The search itself, for every ε in one queue: rows are (ε, record), ε the slower axis."""
-        copies = len(self.epsilon)
-        radii = torch.tensor(self.epsilon, dtype=torch.float64, device=inputs.device)
+        queued, radii = self.queue(inputs)
         return search(
-            model,
-            inputs.repeat(copies, *([1] * (inputs.dim() - 1))),
-            wanted.repeat(copies, 1),
+            view.after.weights(),
+            queued,
+            wanted.repeat(len(self.epsilon), 1),
             LOSSES[self.loss],
-            low=domain[0],
-            high=domain[1],
-            epsilon=radii.repeat_interleave(len(inputs)),
+            low=view.task.domain[0],
+            high=view.task.domain[1],
+            epsilon=radii,
             step_size=self.step_size,
             steps=self.steps,
             restarts=self.restarts,
