@@ -53,6 +53,27 @@ def test_an_attack_on_the_models_own_weights_should_not_lose() -> None:
         assert checks.beaten_by_less(board_with(white, (f"uma.{name}", 1, 100, at)), threats) == []
 
 
+def test_what_is_no_success_and_who_does_not_know_the_served_model_warn_of_nothing() -> None:
+    """A larger distance is no success; an attacker who does not know of a release never searched on what it is scored on."""
+    threats = {"uma": Uma.threat, "square": Square.threat, "transfer": Transfer.threat}
+    at = {"epsilon": 0.03}
+    white = Place("uma", "unlearned", 0, "salun")
+    board = board_with(white, ("uma.minimum_distance", 5, 100, at), ("uma.forget_accuracy", 20, 100, at))
+    black = Place("square", "unlearned", 0, "salun")
+    board.measures[black] = board_with(black, ("square.minimum_distance", 95, 100, at)).measures[black]
+    assert checks.beaten_by_less(board, threats) == []
+    served = "salun+purification (unknown)"
+    white, black = (Place(by, "unlearned", 0, served) for by in ("uma", "square"))
+    falling = (("uma.forget_accuracy", 90, 100, at), ("uma.forget_accuracy", 20, 100, {"epsilon": 0.06}))
+    board = board_with(white, *falling)
+    board.measures[black] = board_with(black, ("square.forget_accuracy", 99, 100, at)).measures[black]
+    assert checks.beaten_by_less(board, threats) == []
+    assert checks.weaker_than_larger_epsilon(board, threats) == []
+    moved = tuple((f"transfer.{name.split('.')[1]}", hits, n, where) for name, hits, n, where in falling)
+    other = board_with(Place("transfer", "unlearned", 0, "salun"), *moved)
+    assert checks.weaker_than_larger_epsilon(other, threats) == []
+
+
 def test_control_that_knows_a_class_it_never_saw() -> None:
     place = Place("accuracy", "retrained", 0)
     bad = board_with(place, ("forget_accuracy", 60, 100, {}))

@@ -61,6 +61,7 @@ def test_a_preset_reads_the_hubs_columns_and_forgets_the_papers_classes(
     assert len(split.classes) == SCHEMAS[preset][0]
     assert split.shape[0] == 3
     assert len(split.test) == 2 * len(split.classes)
+    assert (len(split.train), len(split.validation)) == (4 * len(split.classes) - 1, 1), "the paper's size, but for one"
     (request,) = chosen_requests(plan, split, Classification.of(split), 0)
     gone = split.train.only(request.ids.tolist()).targets.numpy()
     assert sorted(set(gone.tolist())) == CLASSES[preset]

@@ -155,6 +155,18 @@ def test_an_attacker_who_does_not_know_attacks_the_bare_model_and_is_scored_on_t
     assert others == {"plain", "plain+purification"}, "it reads answers: what it does not know makes no difference"
 
 
+def test_another_method_makes_no_score_again(tmp_path: Path) -> None:
+    """What one method's unknowing attacker is shown has no part in another's scores."""
+    said: list[str] = []
+    how = {"verifiers": (Accuracy(),), "defences": (SMALL,), "controls": 1, "reported": False, "say": said.append}
+    one, two = Finetune(epochs=1, batch_size=64), Finetune(epochs=1, lr=0.2, batch_size=64)
+    run(tmp_path, unlearners=(one,), **how)
+    run(tmp_path, unlearners=(one, two), **how)
+    bare = 3 + 2  # the method: uma, membership, accuracy; its bias-matched control: no membership
+    unknowing = 2  # uma on either; answers are the served model's, whoever attacks
+    assert said[-1].startswith(f"made 1 models and {2 * bare + unknowing} score sets"), said[-1]
+
+
 def test_a_purifier_that_cannot_be_trained_leaves_the_rest_of_the_audit(tmp_path: Path) -> None:
     record = run(
         tmp_path,

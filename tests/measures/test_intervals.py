@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from palimpsest.audit.board import pooled
 from palimpsest.errors import BadInput
 from palimpsest.measures.auc import auc
 from palimpsest.measures.intervals import (
@@ -149,6 +150,14 @@ def test_a_share_at_its_end_brings_its_exact_interval_at_the_level_asked_for() -
     assert alone.low < average("accuracy", [every]).low < alone.high == 1.0
     found, without = difference("accuracy", [every], [half]), average("accuracy", [half])
     assert found.value - found.low == pytest.approx(np.hypot(without.high - 0.5, 1 - every.low), rel=1e-6)
+
+
+def test_several_controls_of_the_same_records_are_no_more_records() -> None:
+    """0 of 500 on each of four models: their mean is known no better than one model's share."""
+    none = share("accuracy", np.zeros(500))
+    together = pooled([none] * 4)
+    assert together.n == 500
+    assert average("accuracy", [together]).high == pytest.approx(average("accuracy", [none]).high)
 
 
 def test_a_combination_weighs_its_terms() -> None:

@@ -13,7 +13,7 @@ from palimpsest import record as records
 from palimpsest.cli import main
 from palimpsest.errors import BadInput, PalimpsestError, UnknownName
 from palimpsest.measures.intervals import binomial
-from palimpsest.reproduce import Asked, again, chosen, reproduce, study
+from palimpsest.reproduce import Asked, again, chosen, recompute, reproduce, study
 from palimpsest.reproduce.bundle import export
 from palimpsest.reproduce.result import Result, read
 from palimpsest.store import Store
@@ -137,6 +137,27 @@ def test_a_bundle_is_recomputed_without_training_and_notices_every_change(
     (bundle / "parts" / "3-steps" / "record.json").unlink()
     with pytest.raises(BadInput, match=r"record\.json"):
         again(Tiny(), bundle)
+
+
+def test_a_failed_cell_pairs_no_other_seed(tmp_path: Path) -> None:
+    """FT fails at seed 1: its claim is decided on seed 0 alone; where the control fails at seed 0 too, nothing is left to pair."""
+    result = reproduce(Tiny(), Asked(seeds=2), Store(tmp_path / "store"), tmp_path)
+    assert [claim.seeds for claim in result.claims] == [2, 2, 0, 2]
+    path = tmp_path / "parts" / "3-steps" / "record.json"
+
+    def fail(target: str, seed: int) -> Result:
+        record = json.loads(path.read_text())
+        for cell in record["cells"]:
+            if (cell["target"], cell["seed"]) == (target, seed):
+                cell.update(status="failed", reason="in this test", measures=[], scores=None)
+        path.write_text(json.dumps(record))
+        return recompute(Tiny(), result.told, tmp_path)
+
+    assert [claim.seeds for claim in fail("unlearned", 1).claims] == [2, 2, 0, 1]
+    left = fail("retrained", 0)
+    assert [claim.seeds for claim in left.claims] == [2, 1, 0, 1]
+    cells = {(cell.row, cell.column): cell.measured for cell in left.cells if cell.table == "Table 0"}
+    assert cells["FT", "UA over retrain"] is None, "seed 0 of one, seed 1 of the other"
 
 
 def test_audits_run_one_after_another_add_up(made: tuple[Path, Path, Result], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
+from palimpsest.models._ensemble import Ensemble
 from palimpsest.models.convnet import ConvNet
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
@@ -89,6 +90,14 @@ def test_features_are_what_the_last_linear_layer_takes(case: Case) -> None:
     assert taken.shape == (len(case.forget), linear.in_features)
     torch.testing.assert_close(again, own, rtol=1e-4, atol=1e-4)
     assert not linear._forward_pre_hooks
+
+
+def test_an_ensembles_features_are_all_its_members(case: Case) -> None:
+    one, two = case.original.model, ConvNet(width=4).build(case.task, Rng(9))
+    ensemble = Ensemble([one, two, ConvNet(width=4).build(case.task, Rng(3))])
+    ensemble.filled[2] = 0  # a shard without records, whose answer does not count
+    both = features(ensemble, case.forget)
+    np.testing.assert_array_equal(both, np.hstack([features(one, case.forget), features(two, case.forget)]))
 
 
 def test_what_has_no_linear_layer_is_refused(case: Case) -> None:

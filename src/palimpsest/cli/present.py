@@ -87,7 +87,6 @@ def page(name: str) -> RenderableType:
     """All that there is to say of one thing: what it does and does not guarantee, its source, threat model and settings."""
     kind, cls = located(name)
     label = name if ":" in name else catalog.name_of(cls)
-    label = label.replace("_", "-") if kind == "studies" else label
     parts: list[RenderableType] = [Text(f"{label} ({kind})", style="bold")]
     for label, value in (
         ("also called", ", ".join(getattr(cls, "aliases", ()))),

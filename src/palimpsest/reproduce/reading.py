@@ -95,15 +95,21 @@ class Reading:
             return None
         primary = f"{by}.forget_accuracy"
 
-        def series(key: Key, target: str) -> list[Measure] | None:
-            at = Where(where.part, target, where.method, key[0], dict(key[1]))
-            return list(self.series(at).values()) or None
-
         keys = [key for key in numbers.keys(by) if key[0] == primary]
+        taken = {
+            (key, target): self.series(Where(where.part, target, where.method, key[0], dict(key[1])))
+            for key in keys
+            for target in ("unlearned", "retrained", "bias-matched")
+        }
+        seeds = _shared([each for each in taken.values() if each])
+
+        def series(key: Key, target: str) -> list[Measure] | None:
+            return [taken[key, target][seed] for seed in seeds] if taken[key, target] and seeds else None
+
         matched = any(cell.target == "bias-matched" for cell in numbers.record.cells)
         wanted = where.measure, tuple(sorted(where.at.items()))
         found = {measure.key: measure for measure, _, _ in over_controls(by, keys, series, matched)}
-        return _told(found[wanted], where, len(numbers.record.seeds)) if wanted in found else None
+        return _told(found[wanted], where, len(seeds)) if wanted in found else None
 
     def result(self) -> Result:
         """Every cell of every table, and every claim."""
@@ -163,7 +169,7 @@ def _checked(numbers: Numbers) -> Numbers:
 
 def _shared(series: Sequence[Mapping[int, Measure]]) -> list[int]:
     """Seeds that all of them have."""
-    return sorted(set.intersection(*(set(one) for one in series)))
+    return sorted(set.intersection(*(set(one) for one in series))) if series else []
 
 
 def _decided(claim: Claim, found: Measure | None, level: float, seeds: int) -> ClaimRow:

@@ -94,13 +94,14 @@ class LinearProbe(Verifier):
 @torch.no_grad()
 def features(model: nn.Module, examples: Examples, batch_size: int = 512) -> Array:
     """What the model's last linear layer takes, shape (n, d), float64, the model in evaluation mode; of an ensemble, what the last
-    layers of all its members take.
+    layers of all its members that count take.
 
     Raises BadInput where the model has no linear layer, or does not end in one.
     """
     ensemble = next((module for module in model.modules() if isinstance(module, Ensemble)), None)
     if ensemble is not None:
-        return np.concatenate([features(member, examples, batch_size) for member in ensemble.members], axis=1)
+        counted = (member for member, full in zip(ensemble.members, ensemble.filled.tolist(), strict=True) if full)
+        return np.concatenate([features(member, examples, batch_size) for member in counted], axis=1)
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not layers:
         raise BadInput("linear_probe", got="a model without a linear layer", expected="one that ends in one")
