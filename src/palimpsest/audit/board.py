@@ -138,32 +138,23 @@ class Board:
         self, by: str, key: Any, target: str, seeds: Sequence[int], label: str = "", request: int = 0
     ) -> list[Measure] | None:
         """One measure per seed, replicas of a control averaged; None where a seed has none."""
-        found = []
-        for seed in seeds:
-            replicas = [
-                self.measures[place][key]
-                for replica in range(64)
-                if (place := Place(by, target, seed, label, request, replica)) in self.measures
-                and key in self.measures[place]
-            ]
-            if not replicas:
-                return None
-            found.append(pooled(replicas))
-        return found
+        found = self.replicas(by, key, target, seeds, label, request)
+        return [pooled(replicas) for replicas in found] if all(found) else None
 
     def replicas(
         self, by: str, key: Any, target: str, seeds: Sequence[int], label: str = "", request: int = 0
     ) -> list[list[Measure]]:
         """All replicas of a control, per seed."""
-        wanted = [(by, target, seed, label, request) for seed in seeds]
-        return [
-            [
-                measures[key]
-                for place, measures in self.measures.items()
-                if (place.by, place.target, place.seed, place.label, place.request) == head and key in measures
-            ]
-            for head in wanted
-        ]
+        found: dict[int, list[Measure]] = {seed: [] for seed in seeds}
+        wanted = by, target, label, request
+        for place, measures in self.measures.items():
+            if (
+                place.seed in found
+                and (place.by, place.target, place.label, place.request) == wanted
+                and key in measures
+            ):
+                found[place.seed].append(measures[key])
+        return [found[seed] for seed in seeds]
 
 
 def pooled(measures: Sequence[Measure]) -> Measure:

@@ -102,13 +102,17 @@ class Numbers:
         found = next((cell.learner for cell in self.record.cells if cell.unlearner == label), own)
         return "" if found == own else found
 
+    @cached_property
+    def _cells(self) -> dict[tuple[str, str, str, int], list[tuple[int, Cell]]]:
+        """Cells and their places by what they are about."""
+        found: dict[tuple[str, str, str, int], list[tuple[int, Cell]]] = {}
+        for place, cell in enumerate(self.record.cells):
+            about = examiner(cell), cell.target, self.label(cell), cell.request
+            found.setdefault(about, []).append((place, cell))
+        return found
+
     def cells(self, by: str, target: str, label: str, request: int) -> list[tuple[int, Cell]]:
-        wanted = (by, target, label, request)
-        return [
-            (place, cell)
-            for place, cell in enumerate(self.record.cells)
-            if (examiner(cell), cell.target, self.label(cell), cell.request) == wanted
-        ]
+        return self._cells.get((by, target, label, request), [])
 
     def subjects(self, by: str, request: int) -> Iterator[tuple[str, str]]:
         """(target, method) of all that this attack or verifier was to be run on: shared controls first."""
@@ -117,10 +121,16 @@ class Numbers:
             if self.cells(by, target, label, request):
                 yield target, label
 
+    @cached_property
+    def _keys(self) -> dict[str, dict[Key, None]]:
+        found: dict[str, dict[Key, None]] = {}
+        for cell, measures in zip(self.record.cells, self.measures, strict=True):
+            found.setdefault(examiner(cell), {}).update(dict.fromkeys(measures))
+        return found
+
     def keys(self, by: str) -> list[Key]:
         """All measures that this attack or verifier gave anywhere."""
-        found = (self.measures[place] for place, cell in enumerate(self.record.cells) if examiner(cell) == by)
-        return list(dict.fromkeys(key for measures in found for key in measures))
+        return list(self._keys.get(by, ()))
 
     def series(self, by: str, key: Key, target: str, label: str, request: int) -> dict[int, Measure]:
         """Seed → the measure, several retrained controls of a seed averaged."""
