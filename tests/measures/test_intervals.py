@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from palimpsest.audit.board import pooled
 from palimpsest.errors import BadInput
+from palimpsest.measures import intervals
 from palimpsest.measures.auc import auc
 from palimpsest.measures.intervals import (
     REPLICATES,
@@ -21,6 +25,7 @@ from palimpsest.measures.intervals import (
     share,
     statistic,
 )
+from palimpsest.measures.tpr_at_fpr import tpr_at_fpr
 from palimpsest.types import Measure
 
 
@@ -79,6 +84,19 @@ def test_a_statistic_of_two_groups() -> None:
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.25)
     assert found.replicates is not None
     assert len(found.replicates) == REPLICATES
+
+
+@pytest.mark.parametrize("of", [auc, tpr_at_fpr])
+@pytest.mark.parametrize("ties", [False, True])
+def test_resamples_taken_together_are_those_taken_one_by_one(
+    of: Callable[..., Any], ties: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intervals, "TOGETHER", 700)  # three resamples at once, the last call with two
+    rng = np.random.default_rng(5)
+    groups = [values.round() if ties else values for values in (rng.normal(1, 1, 80), rng.normal(0, 1, 120))]
+    together, single = (statistic("", of, *groups, together=how) for how in (True, False))
+    np.testing.assert_array_equal(together.replicates, single.replicates)
+    assert (together.value, together.low, together.high) == (single.value, single.low, single.high)
 
 
 def test_identical_measures_differ_by_exactly_nothing() -> None:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.stats import rankdata
 
 from palimpsest.types import Array
 
 
-def auc(positives: Array, negatives: Array) -> float:
-    """Probability that a positive scores above a negative, ties counted half (Mann–Whitney). 0.5 is chance."""
-    ranks = rankdata(np.concatenate([positives, negatives]))
-    p, n = len(positives), len(negatives)
-    return float((ranks[:p].sum() - p * (p + 1) / 2) / (p * n))
+def auc(positives: Array, negatives: Array) -> Any:
+    """Probability that a positive scores above a negative, ties counted half (Mann–Whitney). 0.5 is chance.
+
+    Scores are along the last axis, (…, positives) and (…, negatives) → (…).
+    """
+    ranks = rankdata(np.concatenate([positives, negatives], axis=-1), axis=-1)
+    p, n = positives.shape[-1], negatives.shape[-1]
+    return (ranks[..., :p].sum(-1) - p * (p + 1) / 2) / (p * n)
 
 
 def roc(positives: Array, negatives: Array) -> tuple[Array, Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from scipy.stats import beta
@@ -15,6 +16,8 @@ from palimpsest.types import Array, Measure
 
 REPLICATES = 1000
 LEVEL = 0.95
+TOGETHER = 1_000_000
+"""Resampled units in memory at once."""
 
 
 @lru_cache(maxsize=16)
@@ -68,18 +71,26 @@ def mean(name: str, values: Array, *, at: Mapping[str, float] | None = None, str
 
 
 def statistic(
-    name: str, of: Callable[..., float], *groups: Array, at: Mapping[str, float] | None = None, replicates: int = 200
+    name: str,
+    of: Callable[..., Any],
+    *groups: Array,
+    at: Mapping[str, float] | None = None,
+    replicates: int = 200,
+    together: bool = False,
 ) -> Measure:
-    """Any statistic of one or more groups of units, each resampled on its own, with its percentile bootstrap interval."""
+    """Any statistic of one or more groups of units, each resampled on its own, with its percentile bootstrap interval.
+
+    together: `of` takes groups (…, units) and gives (…), so that many resamples need one call.
+    """
     arrays = [np.asarray(group) for group in groups]
     for values in arrays:
         _some(name, values)
     draws = [resamples(len(values), f"group{index}", replicates) for index, values in enumerate(arrays)]
-    drawn = np.array(
-        [of(*(values[draw[b]] for values, draw in zip(arrays, draws, strict=True))) for b in range(replicates)]
-    )
-    low, high = percentile(drawn)
     total = sum(len(values) for values in arrays)
+    step = max(1, TOGETHER // total) if together else 1
+    parts = [slice(start, start + step) for start in range(0, replicates, step)] if together else range(replicates)
+    drawn = np.hstack([of(*(values[draw[part]] for values, draw in zip(arrays, draws, strict=True))) for part in parts])
+    low, high = percentile(drawn)
     # as many replicates as the other measures have, so that differences line up
     repeated = np.resize(drawn, REPLICATES)
     return Measure(name, float(of(*arrays)), low, high, total, dict(at or {}), repeated)

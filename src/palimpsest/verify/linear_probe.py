@@ -87,7 +87,7 @@ class LinearProbe(Verifier):
         if (group == UNSEEN).any():
             found.append(share("linear_probe.heldout_recall", correct[group == UNSEEN], stream="heldout"))
             groups = confidence[group == FORGOTTEN], confidence[group == UNSEEN]
-            found.append(statistic("linear_probe.auc", auc, *groups))
+            found.append(statistic("linear_probe.auc", auc, *groups, together=True))
         return tuple(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,13 +52,13 @@ class RetrainGap(Verifier):
         group = scores["group"]
         pairs = np.stack([scores["correct"], scores["control_correct"]], 1)
         judged = [pairs[group == index] for index in range(3) if (group == index).any()]
-        found = [statistic("retrain_gap.accuracy", _mean_gap, *judged)]
+        found = [statistic("retrain_gap.accuracy", _mean_gap, *judged, together=True)]
         for index, name in enumerate(GROUPS):
             if (group == index).any():
                 found.append(mean(f"retrain_gap.js_divergence_{name}", scores["js"][group == index], stream=name))
         return tuple(found)
 
 
-def _mean_gap(*pairs: Array) -> float:
-    """Mean over groups of the absolute difference of two mean accuracies."""
-    return float(np.mean([abs(pair[:, 0].mean() - pair[:, 1].mean()) for pair in pairs]))
+def _mean_gap(*pairs: Array) -> Any:
+    """Mean over groups, each (…, records, 2), of the absolute difference of two mean accuracies."""
+    return np.mean([np.abs(pair[..., 0].mean(-1) - pair[..., 1].mean(-1)) for pair in pairs], axis=0)

@@ -85,8 +85,8 @@ class ConfidenceMembership(Attack):
         if len(heldout):
             found += [
                 share(f"{name}.mia_heldout_member_rate", scores["called_member"][group == 1], stream="heldout"),
-                statistic(f"{name}.auc", auc, forgotten, heldout),
-                statistic(f"{name}.tpr_at_1pct_fpr", tpr_at_fpr, forgotten, heldout),
+                statistic(f"{name}.auc", auc, forgotten, heldout, together=True),
+                statistic(f"{name}.tpr_at_1pct_fpr", tpr_at_fpr, forgotten, heldout, together=True),
             ]
         return tuple(found)
 
