@@ -87,19 +87,20 @@ def trained_for(records, digits, digits_task, posed) -> typing.Callable[[type[Un
             factory = catalog.make("models", one.for_model) if one.for_model else factory
             task = digits_task if classifies else GENERATOR.task(digits)
             factory = factory if classifies else GENERATOR
-            made[key] = one.fit(task, posed(method, records), recipe, factory, rng=Rng(0))
+            fitted = one.fit(task, posed(method, records), recipe, factory, rng=Rng(0))
+            made[key] = dataclasses.replace(fitted, validation=digits.validation)
         return made[key]
 
     return train
 
 
 @pytest.fixture
-def trained(name, trained_for, digits) -> Trained:
-    return dataclasses.replace(trained_for(MEMBERS[name]), validation=digits.validation)
+def trained(name, trained_for) -> Trained:
+    return trained_for(MEMBERS[name])
 
 
 @pytest.fixture(scope="session")
-def unlearned(trained_for, digits, parted) -> typing.Callable[..., Trained]:
+def unlearned(trained_for, parted) -> typing.Callable[..., Trained]:
     """What a method makes of its model with the stream Rng(1), made once for all tests that only look at it."""
     made: dict[str, Trained] = {}
 
@@ -108,7 +109,7 @@ def unlearned(trained_for, digits, parted) -> typing.Callable[..., Trained]:
         key = f"{name} {sorted(settings.items())}"
         if key not in made:
             torch.manual_seed(0)
-            trained = dataclasses.replace(trained_for(MEMBERS[name]), validation=digits.validation)
+            trained = trained_for(MEMBERS[name])
             made[key] = MEMBERS[name](**settings).unlearn(trained, *parted(MEMBERS[name]), rng=Rng(1))
         return made[key]
 

@@ -30,6 +30,9 @@ OTHER: dict[tuple[str, str], Any] = {
     ("scrub", "max_epochs"): 1,
     ("scrub", "decay_at"): (1,),
     ("scrub", "forget_batch_size"): 8,
+    ("scrub_rewind", "max_epochs"): 1,
+    ("scrub_rewind", "decay_at"): (1,),
+    ("scrub_rewind", "forget_batch_size"): 8,
     ("exact_unlearning_k", "lr"): 0.02,
     ("exact_unlearning_k", "momentum"): 0.5,
     ("exact_unlearning_k", "weight_decay"): 0.1,
@@ -53,6 +56,9 @@ BASE: dict[tuple[str, str], dict[str, Any]] = {
     ("fisher", "largest"): {"largest": 1e-3},
     ("features_and_labels", "features"): {"replace": "features", "features": (27,)},
     ("features_and_labels", "rate"): {"order": "first"},
+    **{
+        ("scrub_rewind", field): {"lr": 0.02, "epochs": 4} for field in ("max_epochs", "decay_at", "epochs")
+    },  # else no epoch differs
     ("features_and_labels", "curvature"): {"damping": 10.0},  # the exact Hessian is indefinite here
 }
 """Settings under which the field has anything to say."""

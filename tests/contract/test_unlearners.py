@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import inspect
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,6 +88,20 @@ def test_a_second_request_follows_the_first(name, unlearned, retain, forget) -> 
     assert sorted(second.ids) == sorted(set(retain.ids) - set(more.ids))
     with pytest.raises(BadInput, match="not trained on"):
         ready(name).unlearn(first, retain, forget, rng=Rng(1))
+
+
+@every_member
+def test_single_records_and_classes_are_forgotten_in_turn(name, unlearned, retain, forget) -> None:
+    """Three requests: class 0 and two more, one record, then the rest of class 1: every one moves the weights and is paid for."""
+    last, left = unlearned(name), retain
+    for turn, more in enumerate((retain.take([5]), retain.take(retain.targets.numpy() == 1)), 2):
+        left = left.without(more.ids)
+        then = ready(name).unlearn(last, left, more.without(np.setdiff1d(more.ids, last.ids)), rng=Rng(turn))
+        assert sorted(then.ids) == sorted(left.ids)
+        assert not same(state(last.model), state(then.model)), "nothing moved"
+        assert all(bool(torch.isfinite(value).all()) for value in then.model.parameters())
+        assert then.cost.samples > 0
+        last = then
 
 
 @every_member

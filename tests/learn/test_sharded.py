@@ -154,3 +154,15 @@ def test_a_shard_left_empty_has_no_say(few, digits_task) -> None:
     assert result.model.filled.tolist() == [1.0, 1.0, 0.0]
     others = torch.stack([predict(digits_task, result.model.members[s], few) for s in (0, 1)]).mean(0)
     torch.testing.assert_close(predict(digits_task, result.model, few), others, atol=1e-5, rtol=1e-4)
+
+
+def test_a_shard_of_one_record_trains_nothing_and_has_no_say(few, digits_task) -> None:
+    learner = Sharded(shards=3, slices=1)
+    shards, _ = learner.places(few)
+    made, (alone, *others) = fit(digits_task, few, learner), few.ids[shards == 2].tolist()
+    result = Sisa().unlearn(made, few.without(others), few.only(others), rng=Rng(0))
+    assert alone in result.ids
+    assert result.model.filled.tolist() == [1.0, 1.0, 0.0]
+    single = [few.ids[shards == shard].tolist()[0] for shard in range(3)]
+    with pytest.raises(BadInput, match="3 records in 3 shards, expected a shard with two records or more"):
+        Sisa().unlearn(made, few.only(single), few.without(single), rng=Rng(0))

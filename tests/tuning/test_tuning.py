@@ -13,10 +13,12 @@ import pytest
 import torch
 from optuna.samplers import RandomSampler
 
+from palimpsest import record as records
 from palimpsest import tuning
 from palimpsest.audit.runnable import runnable
 from palimpsest.audit.stage import chosen_requests, homes
 from palimpsest.audit.workshop import Workshop
+from palimpsest.cli import main
 from palimpsest.data.digits import Digits
 from palimpsest.errors import BadInput
 from palimpsest.learn.recipe import Recipe
@@ -280,3 +282,27 @@ def test_refused(changes: dict[str, float], tmp_path: Path) -> None:
 def test_nothing_to_search(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="a range to search"):
         tuning.tune(plan(unlearners=(Retrain(),)), Store(tmp_path))
+
+
+def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`tune` says what has nothing to search, and `audit` takes its file."""
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text('{"epochs": 3, "batch_size": 64}')
+    case = ["--data", "digits", "--limit", "300", "--model", "convnet", "--set", "convnet.width=2"]
+    case += ["--recipe", str(recipe), "--forget", "class=0"]
+    store, file = ["--store", str(tmp_path / "store"), "--threads", "1"], tmp_path / "tuned.json"
+    asked = ["--unlearn", "finetune,retrain", "--trials", "2", "--tuning-seeds", "1", "--share", "0.34"]
+    assert main(["tune", *case, *asked, "--seeds", "1", "--out", str(tmp_path / "tuned.txt"), *store]) == 2
+    assert "expected a file name that ends in .json" in capsys.readouterr().err
+    assert main(["tune", *case, *asked, "--seeds", "1", "--out", str(file), *store]) == 0
+    said = capsys.readouterr()
+    assert "retrain: nothing to search" in said.out + said.err
+    assert "finetune: gap" in said.out + said.err
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert set(found["tuned"]) == {"finetune"}
+    assert (found["forget"], found["limit"]) == (["class=0"], 300)
+    plain = ["--attack", "confidence_membership", "--seeds", "1", "--controls", "1"]
+    assert main(["audit", "--settings", str(file), *plain, "--out", str(tmp_path / "out"), *store]) == 0
+    made = records.read(tmp_path / "out")
+    used = next(cell.settings for cell in made.cells if cell.unlearner == "finetune")
+    assert used["lr"] == found["settings"]["finetune"]["lr"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from palimpsest.learn.loop import drawn
 from palimpsest.models.base import Model
 from palimpsest.rng import Rng
 from palimpsest.unlearn.catastrophic_forgetting_k import CatastrophicForgettingK
@@ -36,6 +37,20 @@ def test_negative_gradient_goes_through_the_forget_set_again_and_again(problem) 
         down, up = (slope(hand.weights, *problem.data(part)) for part in (problem.retain, problem.forget))
         hand.step([0.7 * kept - 0.3 * gone for kept, gone in zip(down, up, strict=True)])
     agree(problem, NegativeGradient(alpha=0.7, epochs=3, **SGD), hand.weights)
+
+
+def test_negative_gradient_steps_through_all_of_the_retain_set_however_few_are_forgotten(problem) -> None:
+    """Four batches of retained records a pass meet two of forgotten ones: these come round again, and no step is left out."""
+    hand = ByHand(problem.weights)
+    for epoch in range(2):
+        kept = list(drawn(11, 3, Rng(0).child("epoch", epoch)))
+        turns = [list(drawn(5, 3, Rng(0).child("forget").child("pass", 2 * epoch + turn))) for turn in (0, 1)]
+        assert [len(rows) for rows in kept] == [3, 3, 3, 2]
+        for ours, theirs in zip(kept, [*turns[0], *turns[1]], strict=True):
+            down = slope(hand.weights, *problem.data(problem.retain.take(ours.tolist())))
+            up = slope(hand.weights, *problem.data(problem.forget.take(theirs.tolist())))
+            hand.step([0.7 * one - 0.3 * other for one, other in zip(down, up, strict=True)])
+    agree(problem, NegativeGradient(alpha=0.7, epochs=2, **{**SGD, "batch_size": 3}), hand.weights)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

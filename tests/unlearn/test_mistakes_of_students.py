@@ -22,6 +22,7 @@ from palimpsest.unlearn.exact_unlearning_k import ExactUnlearningK
 from palimpsest.unlearn.finetune import Finetune
 from palimpsest.unlearn.noisy_gradient_descent import NoisyGradientDescent
 from palimpsest.unlearn.scrub import Scrub
+from palimpsest.unlearn.scrub_rewind import ScrubRewind
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def test_rewinding_keeps_the_epoch_that_forgot_as_far_as_unseen_records(digits, 
     assert nearest < 3, "not merely the last one"
     assert max(apart) > min(apart) + 0.1, "the epochs differ"
     given = replace(good, validation=digits.validation)
-    found = Scrub(**settings, epochs=4, rewind=True).unlearn(given, rest, some, rng=Rng(1)).model
+    found = ScrubRewind(**settings, epochs=4).unlearn(given, rest, some, rng=Rng(1)).model
     same = [
         all(torch.equal(value, model.state_dict()[name]) for name, value in found.state_dict().items())
         for model in models
@@ -142,7 +143,7 @@ def test_rewinding_keeps_the_epoch_that_forgot_as_far_as_unseen_records(digits, 
 
 def test_rewinding_without_records_to_look_at(digits, trained, retain, forget) -> None:
     with pytest.raises(BadInput, match="no validation records"):
-        Scrub(rewind=True).unlearn(trained, retain, forget, rng=Rng(1))
+        ScrubRewind().unlearn(trained, retain, forget, rng=Rng(1))
     others = replace(trained, validation=digits.validation.take(digits.validation.targets.numpy() != 0))
     with pytest.raises(BadInput, match="no validation record of the forgotten classes"):
-        Scrub(rewind=True).unlearn(others, retain, forget, rng=Rng(1))
+        ScrubRewind().unlearn(others, retain, forget, rng=Rng(1))

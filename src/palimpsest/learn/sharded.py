@@ -111,7 +111,7 @@ class Sharded(Learner):
             for shard, start in first.items()
         ]  # fmt: skip
         for shard, done in zip(first, crew.map(train_shard, jobs, "shards"), strict=True):
-            model.filled[shard] = float((shards == shard).any())
+            model.filled[shard] = float((shards == shard).sum() > 1)  # one record alone trains nothing
             for index, state in enumerate(done.states, first[shard]):
                 kept |= {f"slice/{shard}/{index}/{key}": value for key, value in state.items()}
             if done.states:
@@ -120,6 +120,9 @@ class Sharded(Learner):
             meter.before += done.before
         for job in jobs:
             job.clear()
+        if not bool(model.filled.any()):
+            got, expected = f"{len(examples)} records in {self.shards} shards", "a shard with two records or more"
+            raise BadInput("sharded", got=got, expected=expected, do="train with fewer shards")
         return kept
 
 

@@ -17,7 +17,7 @@ class Ensemble(nn.Module):
     """Logarithms of the members' mean posterior, or of their shares of the votes, shape (n, k): softmax gives those back.
 
     Votes have no gradient, so that an attack by gradients finds nothing in them; that is no robustness. Members that are not
-    `filled` (no record to train on) are left out.
+    `filled` (no two records to train on) are left out.
     """
 
     filled: Tensor

@@ -37,12 +37,12 @@ def _methods(numbers: Numbers, request: int) -> Table:
                 if part in ("seconds", "samples") and target == "unlearned"
                 else ""
             )
-            row.append(Entry.of(_number(value), share, look="number"))
+            row.append(Entry.of(_number(value) if cost.get("seconds") else "–", share, look="number"))
         rows.append(tuple(row))
     after = f" of request {request + 1}" if len(numbers.requests) > 1 else ""
     note = (
         "Means over seeds. Percentages are of retraining with the same learner. A dash: not measured, as for weights that were "
-        "trained elsewhere."
+        "trained elsewhere. Memory is that of the audit's own process: shards that several workers train have none in it."
     )
     return Table(
         ("Model", *PARTS.values()),
@@ -64,7 +64,7 @@ def cost_of(numbers: Numbers, target: str, label: str, request: int) -> Mapping[
 
 
 def _number(value: float) -> str:
-    return "–" if value <= 0 else f"{value:,.0f}" if value >= 100 or value.is_integer() else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 or value.is_integer() else f"{value:.2f}"
 
 
 def _share(value: float, whole: float) -> str:

@@ -66,6 +66,9 @@ def tune(
         plan = runnable(plan, bench.split, bench.shop.task)
         for label, reason in plan.skipped.items():
             say(f"{label}: skipped, {reason}")
+        for label in labels(plan):
+            if not spaces[label]:
+                say(f"{label}: nothing to search, it stays as it is")
         crew = Crew(plan, bench, workers)
         searches = [
             Search(label, home.name, spaces[label], plan)

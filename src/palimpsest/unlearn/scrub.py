@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from palimpsest.catalog import setting
-from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter, shuffled
 from palimpsest.rng import Rng
-from palimpsest.task import Task
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner, train_mode
 
@@ -25,18 +24,16 @@ class Scrub(Unlearner):
     descends γ·CE + α·T²·KL(teacher ‖ student) (Kurmanji et al. 2023, with their public code's settings).
 
     The teacher is the model before unlearning, in evaluation mode. KL is taken between posteriors at temperature T and averaged
-    over the batch. With `rewind` (SCRUB+R): of the weights after each epoch those are kept whose error on D_u is nearest the
-    last ones' error on validation records of the same classes, so that records are forgotten no further than to look unseen.
-    Guarantees nothing.
+    over the batch. Guarantees nothing.
     """
 
     trains_on_forget = True
-    aliases = ("SCRUB", "SCRUB+R")
+    aliases = ("SCRUB",)
     about = "away from a teacher on the forget set, back to it on the retain set"
     paper = "Kurmanji et al. 2023"
-    deviations = "the defaults are the public code's"
+    deviations = "the public code's defaults: optimiser and T for CIFAR-10, passes, decay and batches for small data"
     spends = "`epochs` passes over the retain set and a few over the forget set, each with the teacher's forward pass"
-    use = "for random records and for mislabelled ones; with `rewind` where membership inference is the concern"
+    use = "for random records and for mislabelled ones; `scrub_rewind` where membership inference is the concern"
 
     alpha: float = setting(
         0.5,
@@ -68,17 +65,19 @@ class Scrub(Unlearner):
     batch_size: int = setting(128, "retain records a step", source="public code: 128, or 64 for CIFAR-10", least=1)
     momentum: float = setting(0.9, "SGD momentum; Adam's first beta", source="public code", least=0, below=1)
     weight_decay: float = setting(5e-4, "decay of all weights", source="public code", least=0)
-    rewind: bool = setting(
-        False, "go back to the epoch whose forget error is nearest the validation error (SCRUB+R)", source="paper"
-    )
 
     def update(
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
     ) -> None:
+        for _ in self.passes(model, trained, retain, forget, rng=rng, meter=meter):
+            pass
+
+    def passes(
+        self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
+    ) -> Iterator[int]:
+        """Moves the model's weights, an epoch at a time, and says which one is done."""
         teacher = copy.deepcopy(model).eval().requires_grad_(False)
         moves = self._optimizer(model)
-        alike = self._unseen(trained, forget) if self.rewind else None
-        epochs: list[tuple[float, dict[str, Tensor]]] = []  # error on the forget set, weights
         for epoch in range(self.epochs):
             stream = rng.child("epoch", epoch)
             for group in moves.param_groups:
@@ -92,35 +91,10 @@ class Scrub(Unlearner):
             for batch in shuffled(retain, self.batch_size, stream.child("retain"), name="scrub: retain"):
                 back = self.alpha * trained.task.distillation(model, teacher, batch, self.temperature)
                 meter.step(self.gamma * trained.task.loss(model, batch) + back, moves, len(batch))
-            if alike is not None:
-                state = {name: value.clone() for name, value in model.state_dict().items()}
-                epochs.append((_error(trained.task, model, forget), state))
-        if alike is not None:
-            goal = _error(trained.task, model, alike)
-            model.load_state_dict(min(epochs, key=lambda one: abs(one[0] - goal))[1])
-
-    @staticmethod
-    def _unseen(trained: Trained, forget: Examples) -> Examples:
-        """Validation records of the forgotten classes."""
-        if trained.validation is None:
-            got, do = "no validation records", "unlearn through an audit, or pass them as Trained.validation"
-            raise BadInput("scrub.rewind", got=got, expected="records that the model never saw", do=do)
-        of_classes = torch.isin(trained.validation.targets, forget.targets)
-        if not bool(of_classes.any()):
-            got = "no validation record of the forgotten classes"
-            raise BadInput("scrub.rewind", got=got, expected="at least one", do="hold out more, or set rewind=false")
-        return trained.validation.take(of_classes.nonzero().flatten().tolist())
+            yield epoch
 
     def _optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         if self.optimizer == "adam":
             betas = (self.momentum, 0.999)
             return torch.optim.Adam(model.parameters(), self.lr, betas, weight_decay=self.weight_decay)
         return torch.optim.SGD(model.parameters(), self.lr, self.momentum, weight_decay=self.weight_decay)
-
-
-@torch.no_grad()
-def _error(task: Task, model: nn.Module, records: Examples) -> float:
-    """Share of records whose class the model, put into evaluation mode, does not name."""
-    model.eval()
-    wrong = sum(int((task.outputs(model, batch).argmax(1) != batch.targets).sum()) for batch in records.batches(256))
-    return wrong / len(records)
