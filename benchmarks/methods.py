@@ -28,11 +28,14 @@ from palimpsest.workers import Workers
 
 APPROXIMATE = (
     "finetune", "noisy_gradient_descent", "gradient_ascent", "negative_gradient", "random_label", "salun", "l1_sparse", "influence",
-    "single_gradient", "exact_unlearning_k", "catastrophic_forgetting_k", "scrub", "fisher", "ssd", "features_and_labels",
+    "single_gradient", "exact_unlearning_k", "catastrophic_forgetting_k", "scrub", "scrub_rewind", "fisher", "ssd",
+    "features_and_labels", "boundary_shrink",
 )  # fmt: skip
+"""For CIFAR-10: not those that need a training of their own (shards, a recorded run), whose originals and controls would be trained
+beside the others'."""
 BATCHED = (
     "finetune", "noisy_gradient_descent", "gradient_ascent", "negative_gradient", "random_label", "salun", "l1_sparse", "scrub",
-    "catastrophic_forgetting_k", "amnesiac",
+    "scrub_rewind", "catastrophic_forgetting_k", "amnesiac", "boundary_shrink",
 )  # fmt: skip
 """Methods with a batch size of their own that is not the recipe's."""
 PUBLISHED = {
@@ -136,7 +139,8 @@ def table(name: str, record: Record) -> str:
     labels = list(dict.fromkeys(cell.unlearner for cell in record.cells if cell.unlearner))
     for label in ["", *labels]:
         each = gaps(record, label, "unlearned" if label else "retrained")
-        shown = label or "*retrained against itself*"
+        searched = label in record.settings.get("tuned", {})
+        shown = f"{label}{'' if searched else ' (not tuned)'}" if label else "*retrained against itself*"
         if len(each) < len(record.seeds):
             reasons = {cell.reason for cell in record.cells if cell.unlearner == label and cell.reason}
             rows.append((1e9, f"| {shown} | none: {'; '.join(sorted(reasons))} | | | | | | |"))
