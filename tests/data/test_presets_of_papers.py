@@ -18,7 +18,7 @@ CLASSES = {
     "uma-cifar10": [0],
     "uma-cifar100": [5, 16, 25, 34, 78],
     "uma-tiny-imagenet": [4, 12, 66, 72, 97, 143, 149, 165, 175, 190],
-    "uma-imagenet-1k": list(range(100)),
+    "uma-imagenet-1k": list(range(10)),
 }
 """As section 5.1 of the UMA paper has them; of ImageNet-1k it names none."""
 SCHEMAS: dict[str, tuple[int, int, str, str, tuple[str, str]]] = {

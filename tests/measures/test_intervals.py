@@ -83,7 +83,19 @@ def test_a_statistic_of_two_groups() -> None:
     error = np.sqrt((a * (1 - a) + (p - 1) * (q1 - a * a) + (n - 1) * (q2 - a * a)) / (p * n))
     assert (found.high - found.low) / 2 == pytest.approx(1.96 * error, rel=0.25)
     assert found.replicates is not None
-    assert len(found.replicates) == REPLICATES
+    assert len(found.replicates) == 200
+
+
+def test_few_resamples_do_not_make_a_narrow_interval() -> None:
+    """What 60 resamples span says nothing about the outer 0.3 % at each end; a normal distribution of their spread does."""
+    values = np.random.default_rng(6).normal(size=400)
+    few = statistic("mean", lambda x: float(x.mean()), values, replicates=60)
+    assert few.replicates is not None
+    found = combination("mean", [(1.0, [few])], level=1 - 0.05 / 8)
+    assert (found.high - found.low) / 2 == pytest.approx(2.734 * few.replicates.std(), rel=1e-2)
+    assert found.high - found.low > np.ptp(few.replicates), "wider than all of them"
+    wide = combination("mean", [(1.0, [few]), (-1.0, [mean("mean", values)])], level=1 - 0.05 / 8)
+    assert wide.low < 0 < wide.high
 
 
 @pytest.mark.parametrize("of", [auc, tpr_at_fpr])

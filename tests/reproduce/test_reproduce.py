@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from palimpsest import catalog
 from palimpsest import record as records
 from palimpsest.cli import main
 from palimpsest.errors import BadInput, PalimpsestError, UnknownName
 from palimpsest.measures.intervals import binomial
 from palimpsest.reproduce import Asked, again, chosen, recompute, reproduce, study
 from palimpsest.reproduce.bundle import export
+from palimpsest.reproduce.reading import Reading
 from palimpsest.reproduce.result import Result, read
 from palimpsest.store import Store
-from tests.reproduce.tiny import Tiny
+from palimpsest.studies.base import Claim, Where
+from tests.reproduce.tiny import MODELS, Tiny
 
 NAME = "tests.reproduce.tiny:Tiny"
 
@@ -158,6 +163,57 @@ def test_a_failed_cell_pairs_no_other_seed(tmp_path: Path) -> None:
     assert [claim.seeds for claim in left.claims] == [2, 1, 0, 1]
     cells = {(cell.row, cell.column): cell.measured for cell in left.cells if cell.table == "Table 0"}
     assert cells["FT", "UA over retrain"] is None, "seed 0 of one, seed 1 of the other"
+    gone = fail("retrained", 1)
+    assert (gone.claims[1].state, gone.claims[1].reason) == ("failed", "in this test"), "not merely: not run"
+    assert gone.claims[2].state == "not run"
+    found = {(cell.row, cell.column): cell for cell in gone.cells if cell.table == "Table 0"}
+    assert (found["retrain", "UA"].measured, found["retrain", "UA"].reason) == (None, "in this test")
+    assert found["retrain", "residual"].reason == "in this test"
+    assert found["Original", "residual"].reason == "", "nothing failed: there is no such number"
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("in this test") >= 3
+
+
+def test_warnings_of_the_audits_are_the_studys(made: tuple[Path, Path, Result], tmp_path: Path) -> None:
+    """Every one, with its audit, in the result and on the page."""
+    shutil.copytree(made[0], tmp_path / "copy")
+    found = {}
+    for part in ("1-steps", "3-steps"):
+        path = tmp_path / "copy" / "parts" / part / "record.json"
+        record = json.loads(path.read_text())
+        found[part] = [warning["name"] for warning in record["warnings"]]
+        record["warnings"].append({"name": f"odd-{part}", "about": "all", "message": "so & so", "meaning": "nothing"})
+        path.write_text(json.dumps(record))
+    result = recompute(Tiny(), made[2].told, tmp_path / "copy")
+    told = [(warning.part, warning.name) for warning in result.warnings]
+    expected = {part: [*names, f"odd-{part}"] for part, names in found.items()}
+    assert told == [(part.replace("-", " "), name) for part, names in expected.items() for name in names]
+    assert "so &amp; so" in (tmp_path / "copy" / "report.html").read_text(encoding="utf-8")
+
+
+def test_what_was_spent_can_decide_a_claim(made: tuple[Path, Path, Result]) -> None:
+    """Gradients are counted, not sampled: their interval is a point."""
+    spent = {name: where | Where("3 steps", measure="cost.samples") for name, where in MODELS.items()}
+    cells = records.read(made[0] / "parts" / "3-steps").cells
+    counted = {
+        name: next(c.cost["samples"] for c in cells if c.target == where.target) for name, where in spent.items()
+    }
+
+    @dataclass(frozen=True)
+    class Frugal(Tiny):
+        claims = tuple(
+            Claim(
+                f"FT costs {how} {times} times training",
+                ((1.0, spent["FT"]), (-times, spent["Original"])),
+                **{how: 0.0},
+            )
+            for how, times in (("below", 0.5), ("above", 0.5))
+        )
+
+    below, above = Reading(Frugal(), made[2].told, made[0]).result().claims
+    assert below.value == pytest.approx(counted["FT"] - 0.5 * counted["Original"])
+    assert (below.state, above.state) == ("held", "not held")
+    assert below.low == below.value == below.high
 
 
 def test_audits_run_one_after_another_add_up(made: tuple[Path, Path, Result], tmp_path: Path) -> None:
@@ -215,6 +271,23 @@ def test_the_command_line_runs_exports_and_recomputes(
     assert "not decidable" in told
     assert main(["reproduce", NAME, "--from", str(tmp_path / "b")]) == 0
     assert "recomputed from stored scores: the same numbers" in capsys.readouterr().out
+
+
+def test_all_studies_are_run_whatever_one_of_them_does(
+    made: tuple[Path, Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    broken = "tests.reproduce.tiny:Broken"
+    members, ours = catalog.members, {name: type(study(name)) for name in (broken, NAME)}
+    monkeypatch.setattr(catalog, "members", lambda kind: ours if kind == "studies" else members(kind))
+    assert main(["reproduce", "all", "--store", str(made[1]), "--data", "nobody=."]) == 2
+    assert "--data: got 'nobody'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists(), "a wrong name is told before anything is run"
+    assert main(["reproduce", "all", "--store", str(made[1])]) == 2
+    told = capsys.readouterr()
+    assert f"{broken}: " in told.out
+    assert f"1 of 2 that failed: {broken}" in told.err
+    assert read(tmp_path / "out" / f"{NAME.replace(':', '-')}-small").claims == made[2].claims
 
 
 @pytest.mark.parametrize(

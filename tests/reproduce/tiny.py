@@ -81,3 +81,13 @@ class Tiny(Study):
             }
             for steps in (1, 3)
         }
+
+
+@dataclass(frozen=True)
+class Broken(Tiny):
+    """One whose data are nowhere."""
+
+    about = "a study that cannot be run"
+
+    def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
+        return {name: {**fields, "data": "no/such/folder"} for name, fields in super().parts(scale).items()}

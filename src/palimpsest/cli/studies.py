@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from palimpsest.cli import words
-from palimpsest.errors import BadInput
+from palimpsest.errors import BadInput, PalimpsestError
 
 if TYPE_CHECKING:
     from palimpsest.reproduce import Asked
@@ -64,14 +64,30 @@ def reproduce(
     if every and (only or out or export):
         given = "--only" if only else "--out" if out else "--export"
         raise BadInput(given, got="it beside all", expected="one study", do="name the study")
-    names = [studies.shown(n) for n in sorted(catalog.members("studies"))] if every else [name]
-    crew = Workers(workers, backend)
-    for one_name in names:
-        one = studies.study(one_name)
-        asked = studies.Asked(scale, where, tuple(only or ()), seeds, device, threads, crew)
-        if every:
-            asked = studies.with_data_of(one, asked)
-        _run(one, one_name, asked, store, out or Path("out") / f"{one_name.replace(':', '-')}-{scale}", export)
+    asked = studies.Asked(scale, where, tuple(only or ()), seeds, device, threads, Workers(workers, backend))
+    if not every:
+        _run(studies.study(name), name, asked, store, out or _folder(name, scale), export)
+        return
+    names = [studies.shown(n) for n in sorted(catalog.members("studies"))]
+    every_one = [studies.study(one_name) for one_name in names]
+    studies.check_data(every_one, asked)
+    failed = []
+    for one, one_name in zip(every_one, names, strict=True):
+        try:
+            _run(one, one_name, studies.with_data_of(one, asked), store, _folder(one_name, scale), None)
+        except PalimpsestError as error:
+            words.say(f"{one_name}: {error}")
+            failed.append(one_name)
+    if failed:
+        got, do = (
+            f"{len(failed)} of {len(names)} that failed: {', '.join(failed)}",
+            "run it again: what is done is not done twice",
+        )
+        raise BadInput("reproduce all", got=got, expected="every study to run", do=do)
+
+
+def _folder(name: str, scale: str) -> Path:
+    return Path("out") / f"{name.replace(':', '-')}-{scale}"
 
 
 def _run(one: Study, name: str, asked: Asked, store: Path, folder: Path, export: Path | None) -> None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.stats import beta
+from scipy.stats import beta, norm
 from scipy.stats import t as student
 
 from palimpsest.errors import BadInput
@@ -16,6 +16,8 @@ from palimpsest.types import Array, Measure
 
 REPLICATES = 1000
 LEVEL = 0.95
+LEAST = 1.0
+"""Resamples beyond each end of an interval that are wanted at least."""
 TOGETHER = 1_000_000
 """Resampled units in memory at once."""
 
@@ -91,9 +93,7 @@ def statistic(
     parts = [slice(start, start + step) for start in range(0, replicates, step)] if together else range(replicates)
     drawn = np.hstack([of(*(values[draw[part]] for values, draw in zip(arrays, draws, strict=True))) for part in parts])
     low, high = percentile(drawn)
-    # as many replicates as the other measures have, so that differences line up
-    repeated = np.resize(drawn, REPLICATES)
-    return Measure(name, float(of(*arrays)), low, high, total, dict(at or {}), repeated)
+    return Measure(name, float(of(*arrays)), low, high, total, dict(at or {}), drawn)
 
 
 def centred(measure: Measure) -> Measure:
@@ -120,7 +120,8 @@ def combination(name: str, terms: Sequence[tuple[float, Sequence[Measure]]], *, 
 
     Two sources of spread are added: that of the units (paired bootstrap; equal units are resampled alike in all seeds) and
     that between seeds (Student's t on the seeds' sums, wide where seeds are few). With one seed the interval covers the
-    units only. A share of 0 or 1, which no resample moves, brings its exact interval, combined with the rest as for independent
+    units only. Where there are too few resamples to see the tail that the level asks for, a normal distribution of their spread
+    stands in. A share of 0 or 1, which no resample moves, brings its exact interval, combined with the rest as for independent
     ones (MOVER; Zou & Donner 2008): too wide rather than too narrow.
     """
     seeds = len(terms[0][1]) if terms else 0
@@ -134,8 +135,12 @@ def combination(name: str, terms: Sequence[tuple[float, Sequence[Measure]]], *, 
     value = float(sums.mean())
     below, above = 0.0, 0.0
     if drawn.std() > 0 or any(_replicates(measure).std() > 0 for measure in every):
-        low, high = percentile(drawn, level)
-        below, above = max(0.0, value - low), max(0.0, high - value)
+        few = min(len(measure.replicates) for measure in every if measure.replicates is not None)
+        if few * (1 - level) / 2 < LEAST:
+            below = above = float(norm.ppf((1 + level) / 2) * drawn.std())
+        else:
+            low, high = percentile(drawn, level)
+            below, above = max(0.0, value - low), max(0.0, high - value)
     for weight, measures in terms:
         down, up = (abs(weight) * float(np.mean([_reach(m, side, level) for m in measures])) for side in (0, 1))
         below, above = (
@@ -177,9 +182,10 @@ def _reach(measure: Measure, side: int, level: float) -> float:
 
 
 def _replicates(measure: Measure) -> Array:
+    """As many as the others have, so that differences line up."""
     if measure.replicates is None:
         raise BadInput(measure.name, got="a measure without bootstrap replicates", expected="one made from scores")
-    return measure.replicates
+    return measure.replicates if len(measure.replicates) == REPLICATES else np.resize(measure.replicates, REPLICATES)
 
 
 def _some(name: str, values: Array) -> int:

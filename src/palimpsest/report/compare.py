@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from palimpsest import record as records
-from palimpsest.measures.intervals import REPLICATES, difference
+from palimpsest.measures.intervals import difference
 from palimpsest.record import SHARED, Record
 from palimpsest.report.comparison_table import ComparisonTable, Row
 from palimpsest.report.numbers import Numbers, averaged
 from palimpsest.report.wording import RADII, count, examiner, set_to, short, some, subject
-from palimpsest.types import Measure
+from palimpsest.types import Array, Measure
 
 
 def compare(a: Path, b: Path, *, per_seed: bool = False) -> ComparisonTable:
@@ -95,9 +95,14 @@ def gap_of(first: Sequence[Measure], second: Sequence[Measure], paired: bool) ->
         return _from_ends(averaged(first), averaged(second)), "from ends"
     if paired:
         return difference(first[0].name, second, first), "paired"
-    shuffled = np.random.default_rng(0).permutation(REPLICATES)  # the same for all seeds, which may share records
-    apart = [replace(m, replicates=m.replicates[shuffled]) for m in first if m.replicates is not None]
+    apart = [replace(m, replicates=_shuffled(m.replicates)) for m in first if m.replicates is not None]
     return difference(first[0].name, second, apart), "unpaired"
+
+
+def _shuffled(replicates: Array) -> Array:
+    """In the same other order for all seeds, which may share records."""
+    shuffled: Array = replicates[np.random.default_rng(0).permutation(len(replicates))]
+    return shuffled
 
 
 def _from_ends(first: Measure, second: Measure) -> Measure:

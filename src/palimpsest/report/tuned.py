@@ -31,7 +31,7 @@ def section(numbers: Numbers) -> Section | None:
         )
         for label, told in found.items()
     )
-    columns = ("Method", "Default", "Tuned", "Trials", "Tuning seeds", "Most that a run cost")
+    columns = ("Method", "Default, within the budget", "Tuned", "Trials", "Tuning seeds", "Most that a run cost")
     return Section("tuned", "Default against tuned", (Table(columns, rows, "Gap to retraining", NOTE),))
 
 

@@ -104,10 +104,7 @@ def chosen(one: Study, asked: Asked) -> dict[str, Any]:
     for name in asked.only:
         if name not in parts:
             raise UnknownName("--only", got=name, known=parts)
-    needs = {called(fields["data"]) for fields in parts.values()}
-    for name in asked.data:
-        if name not in needs:
-            raise UnknownName("--data", got=name, known=needs, do="write NAME=FOLDER")
+    check_data([one], asked)
     found = {}
     for name, fields in parts.items():
         if not asked.only or name in asked.only:
@@ -133,10 +130,22 @@ def called(data: str) -> str:
     return data.removeprefix("hub:").rpartition("/")[2]
 
 
+def check_data(every: Sequence[Study], asked: Asked) -> None:
+    """Raises UnknownName for a data set that none of these studies needs."""
+    needs = set[str]().union(*(_needs(one, asked) for one in every))
+    for name in asked.data:
+        if name not in needs:
+            raise UnknownName("--data", got=name, known=needs, do="write NAME=FOLDER")
+
+
 def with_data_of(one: Study, asked: Asked) -> Asked:
     """The same without data sets that this study does not need."""
-    needs = {called(fields["data"]) for fields in one.parts(_scale(asked)).values()}
+    needs = _needs(one, asked)
     return replace(asked, data={name: place for name, place in asked.data.items() if name in needs})
+
+
+def _needs(one: Study, asked: Asked) -> set[str]:
+    return {called(fields["data"]) for fields in one.parts(_scale(asked)).values()}
 
 
 def recompute(one: Study, told: Told, folder: Path) -> Result:

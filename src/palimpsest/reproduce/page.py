@@ -42,6 +42,8 @@ def compose(study: Study, result: Result, folder: Path) -> Page:
     sections.append(Section("tables", "Published and measured", tables))
     if curves:
         sections.append(Section("figures", "Figures", (Gallery(tuple(curves), "Bands are 95 % intervals."),)))
+    if result.warnings:
+        sections.append(Section("warnings", "Warnings", (_warnings(result),)))
     sections.append(Section("about", "How it was made", _about(study, result)))
     summary = (study.about[0].upper() + study.about[1:] + ".", f"Claims: {counted}." if counted else "No claims.")
     return Page(f"{name} at {result.told.scale} scale", summary, (), tuple(sections))
@@ -51,7 +53,7 @@ def _table(result: Result, title: str) -> list[Block]:
     """A table with the published number above the measured one; nothing where none of it was measured."""
     cells = [cell for cell in result.cells if cell.table == title]
     columns = list(dict.fromkeys(cell.column for cell in cells))
-    if not any(cell.measured for cell in cells):
+    if not any(cell.measured or cell.reason for cell in cells):
         return [Paragraph(f"{title}: not run at this scale.")]
     rows = []
     for name in dict.fromkeys(cell.row for cell in cells):
@@ -63,6 +65,8 @@ def _table(result: Result, title: str) -> list[Block]:
 
 def _entry(cell: CellRow) -> Entry:
     published = "" if cell.published is None else f"paper: {cell.published:g}"
+    if cell.measured is None and cell.reason:
+        return Entry.of("failed", cell.reason, published, look="failed")
     if cell.measured is None:
         return Entry.of("–", published, look="number")
     return Entry.of(*measured(cell.measured), published, look="number")
@@ -79,7 +83,8 @@ def measured(found: Measured | None) -> tuple[str, ...]:
 
 def _claims(result: Result) -> Table:
     rows = tuple(
-        (Entry.of(c.text), Entry.of(c.state, look="verdict"), *map(Entry.of, figures(c))) for c in result.claims
+        (Entry.of(c.text), Entry.of(c.state, *filter(None, [c.reason]), look="verdict"), *map(Entry.of, figures(c)))
+        for c in result.claims
     )
     levels = {claim.level for claim in result.claims if claim.level is not None}
     note = "".join(
@@ -90,6 +95,14 @@ def _claims(result: Result) -> Table:
         note += " " + ONE_SEED
     columns = ("claim", "state", "decides", "measured", "published")
     return Table(columns, rows, "Fixed before the run", note)
+
+
+def _warnings(result: Result) -> Table:
+    """What the audits' checks of themselves found."""
+    rows = tuple(
+        (Entry.of(w.part), Entry.of(w.name), Entry.of(w.about, w.message), Entry.of(w.meaning)) for w in result.warnings
+    )
+    return Table(("Audit", "Warning", "Raised for", "What it means"), rows, "The audits' checks of themselves")
 
 
 def figures(claim: ClaimRow) -> tuple[str, str, str]:

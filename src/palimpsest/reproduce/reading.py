@@ -8,14 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from palimpsest import record as records
 from palimpsest.audit.residual import EVERY, Key, over_controls
 from palimpsest.errors import BadInput
-from palimpsest.measures.intervals import LEVEL, combination, difference
+from palimpsest.measures.intervals import LEVEL, REPLICATES, combination, difference
+from palimpsest.record import Cell
 from palimpsest.report.numbers import Numbers, averaged
-from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, Result, State, Told
+from palimpsest.report.wording import examiner
+from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, Result, State, Told, Warned
 from palimpsest.studies.base import Claim, Study, Table, Where
 from palimpsest.types import Measure
+
+COST = "cost."
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Reading:
         numbers = self.numbers.get(where.part)
         if numbers is None:
             return {}
+        if where.measure.startswith(COST):
+            return self._cost(where)
         key = where.measure, tuple(sorted(where.at.items()))
         label = numbers.owner(where.target, where.method)
         for by in [*numbers.attacks, *numbers.verifiers]:
@@ -50,32 +58,39 @@ class Reading:
         """Mean over seeds with its 95 % interval, in the paper's unit; or its difference from a control."""
         if where.minus:
             return self._difference(where)
-        if where.measure.startswith("cost."):
-            return self._cost(where)
         series = list(self.series(where).values())
         if not series:
             return None
         return _told(averaged(series), where, len(series))
 
-    def _cost(self, where: Where) -> Measured | None:
-        """Mean over the models that stand for it of what making them cost, from the lowest to the highest."""
+    def failure(self, where: Where) -> str:
+        """Why a number is missing that an audit was to give: what its attack or verifier failed of, or the whole model did; empty
+        where nothing failed."""
+        cells, by = self._cells_of(where), where.measure.partition(".")[0]
+        failed = [cell for cell in cells if cell.status != "ok"]
+        mine = failed if len(failed) == len(cells) else [cell for cell in failed if examiner(cell) == by]
+        return next((cell.reason for cell in mine if cell.reason), "")
+
+    def _cells_of(self, where: Where) -> list[Cell]:
+        """The cells about a model, whatever examined it."""
         numbers = self.numbers.get(where.part)
-        label = numbers.owner(where.target, where.method) if numbers else ""
-        cells = (
-            [c for c in numbers.record.cells if (c.target, numbers.label(c)) == (where.target, label)]
-            if numbers
-            else []
-        )
-        found = {
-            (c.seed, c.replica): where.times * c.cost.get(where.measure.removeprefix("cost."), 0.0)
-            for c in cells
-            if c.cost
+        if numbers is None:
+            return []
+        label = numbers.owner(where.target, where.method)
+        return [c for c in numbers.record.cells if (c.target, numbers.label(c)) == (where.target, label)]
+
+    def _cost(self, where: Where) -> dict[int, Measure]:
+        """Seed → what making the models cost that stand for it. The same for every record: resampling moves nothing."""
+        name = where.measure.removeprefix(COST)
+        models = {(c.seed, c.replica): c.cost.get(name, 0.0) for c in self._cells_of(where) if c.cost}
+        seeds: dict[int, list[float]] = {}
+        for (seed, _), spent in models.items():
+            seeds.setdefault(seed, []).append(spent)
+        means = {seed: float(np.mean(spent)) for seed, spent in seeds.items()}
+        return {
+            seed: Measure(where.measure, spent, spent, spent, 1, {}, np.full(REPLICATES, spent))
+            for seed, spent in means.items()
         }
-        if not found:
-            return None
-        each = list(found.values())
-        seeds = len({seed for seed, _ in found})
-        return Measured(value=sum(each) / len(each), low=min(each), high=max(each), n=len(each), seeds=seeds)
 
     def _difference(self, where: Where) -> Measured | None:
         """Minus a control, or minus every control as in `audit.residual`, taken again from the scores."""
@@ -121,18 +136,24 @@ class Reading:
             versions=_different(record.versions for record in all_records),
             cells=[cell for table in self.study.tables for cell in self._cells(table)],
             claims=self._claims(),
+            warnings=[
+                Warned(part=name, **warning.model_dump())
+                for name, numbers in self.numbers.items()
+                for warning in numbers.record.warnings
+            ],
         )
 
     def _cells(self, table: Table) -> Iterable[CellRow]:
         for row, one in table.rows.items():
             for column, other in table.columns.items():
-                published = table.published(row, column)
+                measured = self.measured(one | other)
                 yield CellRow(
                     table=table.title,
                     row=row,
                     column=column,
-                    published=published,
-                    measured=self.measured(one | other),
+                    published=table.published(row, column),
+                    measured=measured,
+                    reason="" if measured else self.failure(one | other),
                 )
 
     def _claims(self) -> list[ClaimRow]:
@@ -144,9 +165,11 @@ class Reading:
         rows = []
         for claim, terms, seeds in zip(self.study.claims, found, shared, strict=True):
             paired = [(weight, [series[seed] for seed in seeds]) for weight, series in terms]
-            rows.append(
-                _decided(claim, combination(claim.text, paired, level=level) if seeds else None, level, len(seeds))
-            )
+            if seeds:
+                rows.append(_decided(claim, combination(claim.text, paired, level=level), level, len(seeds)))
+            else:
+                reasons = [reason for _, where in claim.terms if (reason := self.failure(where))]
+                rows.append(_undecided(claim, reasons))
         return rows
 
 
@@ -172,16 +195,25 @@ def _shared(series: Sequence[Mapping[int, Measure]]) -> list[int]:
     return sorted(set.intersection(*(set(one) for one in series))) if series else []
 
 
-def _decided(claim: Claim, found: Measure | None, level: float, seeds: int) -> ClaimRow:
+def _decided(claim: Claim, found: Measure, level: float, seeds: int) -> ClaimRow:
     side, bound = claim.bound
-    head: dict[str, Any] = {"text": claim.text, "side": side, "bound": bound, "published": claim.printed}
-    if found is None:
-        return ClaimRow(**head, state="not run")
     beyond, short = found.low > bound, found.high < bound
     if side == "below":
         beyond, short = short, beyond
     state: State = "held" if beyond else "not held" if short else "not decidable"
-    return ClaimRow(**head, state=state, value=found.value, low=found.low, high=found.high, level=level, seeds=seeds)
+    ends: dict[str, Any] = {"value": found.value, "low": found.low, "high": found.high}
+    return ClaimRow(**_head(claim), state=state, **ends, level=level, seeds=seeds)
+
+
+def _undecided(claim: Claim, reasons: Sequence[str]) -> ClaimRow:
+    """Nothing was measured: something failed, or the scale does not have it."""
+    state: State = "failed" if reasons else "not run"
+    return ClaimRow(**_head(claim), state=state, reason="; ".join(dict.fromkeys(reasons)))
+
+
+def _head(claim: Claim) -> dict[str, Any]:
+    side, bound = claim.bound
+    return {"text": claim.text, "side": side, "bound": bound, "published": claim.printed}
 
 
 def _different(values: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from palimpsest.errors import BadInput
 
 FORMAT = 1
 FILE, PARTS = "study.json", "parts"
-State = Literal["held", "not held", "not decidable", "not run"]
+State = Literal["held", "not held", "not decidable", "failed", "not run"]
 
 
 class _Row(BaseModel):
@@ -41,18 +41,20 @@ class Measured(_Row):
 
 
 class CellRow(_Row):
-    """A cell of a table: what the paper prints, and what was measured; None where there is no such thing."""
+    """A cell of a table: what the paper prints, and what was measured; None where there is no such thing. reason: why there is
+    none, where a model or a measure of it failed."""
 
     table: str
     row: str
     column: str
     published: float | None = None
     measured: Measured | None = None
+    reason: str = ""
 
 
 class ClaimRow(_Row):
     """A claim with the sum that decides it, its interval at `level` over so many seeds, and the bound. published: the paper's own
-    sum."""
+    sum. reason: why it failed."""
 
     text: str
     state: State
@@ -64,6 +66,17 @@ class ClaimRow(_Row):
     level: float | None = None
     seeds: int = 0
     published: float | None = None
+    reason: str = ""
+
+
+class Warned(_Row):
+    """A warning of one of the audits about itself."""
+
+    part: str
+    name: str
+    about: str
+    message: str
+    meaning: str
 
 
 class Result(_Row):
@@ -74,6 +87,7 @@ class Result(_Row):
     versions: list[dict[str, str]]
     cells: list[CellRow]
     claims: list[ClaimRow]
+    warnings: list[Warned] = []
 
 
 def write(result: Result, folder: Path) -> None:

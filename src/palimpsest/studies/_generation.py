@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from palimpsest import presets
 from palimpsest.studies.base import Scale, Where
 
 BOUNDED, UNBOUNDED = 8 / 255, 1.0
@@ -36,35 +37,9 @@ SMALL: dict[str, Any] = {
 study was run."""
 
 PAPER: dict[str, Any] = {
-    "data": "hub:ILSVRC/imagenet-1k",
+    **presets.read("uma-imagenet-1k").model_dump(exclude_unset=True, exclude={"about", "scale"}),
     "limit": 130000,
-    "model": "masked_autoencoder",
-    "recipe": {
-        "epochs": 100,
-        "batch_size": 512,
-        "optimizer": "adamw",
-        "lr": 0.0006,
-        "weight_decay": 0.05,
-        "augment": "flip",
-    },
-    "forget": ["class=0,1,2,3,4,5,6,7,8,9"],
-    "unlearn": list(METHODS.values()),
-    "attack": [ATTACK],
-    "verify": ["reconstruction"],
-    "seeds": 1,
-    "controls": 1,
-    "settings": {
-        "hub": {"size": 224},
-        "masked_autoencoder": {
-            "patch": 16, "width": 768, "depth": 12, "heads": 12, "decoder_width": 384, "decoder_depth": 8, "ratio": 4,
-        },
-        "image_to_image": {"lr": 0.0001, "epochs": 5, "batch_size": 256},
-        "salun": {"epochs": 5},
-        ATTACK: {
-            "epsilon": (BOUNDED, UNBOUNDED), "steps": 100, "records": 500, "extractor_width": 64, "extractor_epochs": 30,
-        },
-    },
-}  # fmt: skip
+}
 """The paper's data at its size of image. The paper takes a masked autoencoder for ImageNet-1k and prints neither how it was
 trained, nor its size, nor the classes and records forgotten, nor any setting. Here it starts from nothing: see `FROM_NOTHING`."""
 

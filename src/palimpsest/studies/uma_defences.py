@@ -12,21 +12,31 @@ from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 _PART = "CIFAR-10"
 _THEIRS = Where(_PART, "unlearned", "random_label+adversarial_unlearning")
 _OURS = {
+    "SalUn, adversarial": Where(_PART, "unlearned", "salun+adversarial_unlearning"),
     "boundary shrink": Where(_PART, "unlearned", "boundary_shrink"),
     "boundary shrink, adversarial": Where(_PART, "unlearned", "boundary_shrink+adversarial_unlearning"),
 }
+_RL = Where(_PART, "unlearned", "random_label")
+_SPENT = Where(measure="cost.samples")
 _ROWS = {
     "retrain": Where(_PART, "retrained"),
-    "RL": Where(_PART, "unlearned", "random_label"),
+    "RL": _RL,
+    "SalUn": Where(_PART, "unlearned", "salun"),
     "RL, adversarial (the paper's)": _THEIRS,
     **_OURS,
 }
-_STRONG = "uma_strong.forget_accuracy"
+_HARDER = ("uma_strong", "transfer", "square")
 _COLUMNS = {
     "TA": Where(measure=TA, times=100.0),
     "UA": Where(measure=UA, at={"epsilon": 0.0}, times=100.0),
     **{f"UA {e * 255:g}/255": Where(measure=UA, at={"epsilon": e}, times=100.0) for e in EPSILONS},
-    **{f"UA {e * 255:g}/255, strong": Where(measure=_STRONG, at={"epsilon": e}, times=100.0) for e in EPSILONS},
+    **{
+        f"UA {e * 255:g}/255, {by.removeprefix('uma_')}": Where(
+            measure=f"{by}.forget_accuracy", at={"epsilon": e}, times=100.0
+        )
+        for by in _HARDER
+        for e in EPSILONS
+    },
     "probe, forgotten": Where(measure="linear_probe.forget_recall", times=100.0),
     **COST,
 }
@@ -34,7 +44,8 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class UmaDefences(Study):
-    """The defence of Table 4 beside boundary shrink with repair, bare and guarded, under UMA, a stronger UMA and a probe.
+    """The defence of Table 4 beside guarded SalUn, and boundary shrink with repair, bare and guarded; under UMA, a stronger UMA,
+    attacks that would tell masked gradients (square: posteriors only; transfer: the original only), and a probe.
 
     To dominate: test accuracy no lower, attacked forget accuracy no higher at 8/255 and 16/255, at most twice the gradients of
     random labels. The probe's column says what none of them is judged by in the paper: how much of the class the features hold.
@@ -60,6 +71,11 @@ class UmaDefences(Study):
                 )
                 for epsilon in (8, 16)
             ),
+            Claim(
+                f"{name}: at most twice the gradients of RL",
+                ((1.0, ours | _SPENT), (-2.0, _RL | _SPENT)),
+                below=0.5,
+            ),
         )
     )
     notes = (
@@ -71,9 +87,9 @@ class UmaDefences(Study):
         return {
             _PART: merged(
                 base,
-                unlearn=["random_label", "boundary_shrink"],
+                unlearn=["random_label", "salun", "boundary_shrink"],
                 defend=["adversarial_unlearning"],
-                attack=["uma", "uma_strong"],
+                attack=["uma", *_HARDER],
                 verify=["accuracy", "linear_probe"],
                 settings={
                     "boundary_shrink": {
@@ -83,7 +99,9 @@ class UmaDefences(Study):
                         "repair": True,
                         "weight_decay": 5e-4,
                     },
-                    "uma_strong": {"epsilon": EPSILONS, "records": 200, "restarts": 2},
+                    "uma_strong": {"epsilon": EPSILONS, "records": 100, "restarts": 2},
+                    "transfer": {"epsilon": EPSILONS, "records": 100},
+                    "square": {"epsilon": EPSILONS, "records": 100, "queries": 300},
                 },
             )
         }

@@ -28,17 +28,35 @@ def _columns(radii: tuple[float, ...]) -> dict[str, Where]:
 
 
 _RADII = {_CIFAR: EPSILONS, _DIGITS: (8 / 255, 16 / 255, 32 / 255)}
-_RETRAINED = Where(_CIFAR, "retrained")
+_MORE = 0.05
+"""Of a difference that is to be called one: between exact equals no sign could ever be decided."""
+
+
+def _claims(part: str, name: str) -> tuple[Claim, ...]:
+    method, retrained = unlearned(name, part), Where(part, "retrained")
+    matched = Where(part, "bias-matched", METHODS[name])
+    return (
+        Claim(
+            f"{part}, {name}: UMA at 16/255 recovers 5 points or more beyond the bias-matched control",
+            ((1.0, forget_accuracy(16, method)), (-1.0, forget_accuracy(16, matched))),
+            above=_MORE,
+        ),
+        Claim(
+            f"{part}, {name}: a probe's recall of the class is 5 points or more above that on a retrained model's features",
+            ((1.0, method | Where(measure=PROBE)), (-1.0, retrained | Where(measure=PROBE))),
+            above=_MORE,
+        ),
+    )
 
 
 @dataclass(frozen=True)
 class UmaResidual(Study):
-    """Table 1's methods, class-wise, with what a bias cannot fake beside what UMA recovers.
+    """Table 1's methods, class-wise, with what a bias cannot fake beside what UMA recovers; CIFAR-10 and digits, five seeds each.
 
     Residual knowledge is the attacked forget accuracy minus the retrained or the bias-matched control's, whichever is higher. The
     linear probe is a fresh head on the features, trained on a few test records: its recall of the class minus the same on a
     retrained model's features is what the features kept of the class; its AUC of forgotten against never-seen records of the
-    class is memory of single records.
+    class is memory of single records. Small: CIFAR-10 with half of the other studies' images, so that five seeds can be had.
     """
 
     paper = "ours; on the methods of the UMA paper, Table 1"
@@ -51,35 +69,18 @@ class UmaResidual(Study):
         )
         for part, radii in _RADII.items()
     )
-    claims = tuple(
-        claim
-        for name in METHODS
-        for claim in (
-            Claim(
-                f"{name}: UMA at 8/255 recovers more than from the bias-matched control",
-                (
-                    (1.0, forget_accuracy(8, unlearned(name, _CIFAR))),
-                    (-1.0, forget_accuracy(8, Where(_CIFAR, "bias-matched", METHODS[name]))),
-                ),
-                above=0.0,
-            ),
-            Claim(
-                f"{name}: a probe reads the class off its features better than off a retrained model's",
-                (
-                    (1.0, unlearned(name, _CIFAR) | Where(measure=PROBE)),
-                    (-1.0, _RETRAINED | Where(measure=PROBE)),
-                ),
-                above=0.0,
-            ),
-        )
-    )
+    claims = tuple(claim for part in _RADII for name in METHODS for claim in _claims(part, name))
     notes = (
         "Where both of a method's claims are not held, what UMA recovers is what shifting one bias of a retrained model gives, and "
         "its features hold no more of the class than a retrained model's: a suppressed head, not memory. Not decidable is neither.",
     )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
-        chosen = {"unlearn": list(METHODS.values()), "verify": ["accuracy", "linear_probe"]}
+        chosen = {"unlearn": list(METHODS.values()), "verify": ["accuracy", "linear_probe"], "seeds": 5}
         digits = presets.read("digits").model_dump(exclude_unset=True, exclude={"about", "scale"})
-        images = merged(SMALL, forget=["class=0"], **chosen) if scale == "small" else merged(paper(_CIFAR), **chosen)
-        return {_CIFAR: images, _DIGITS: merged(digits, **{**chosen, "attack": ["uma"], "seeds": 5, "threads": 2})}
+        small = merged(SMALL, limit=5000, settings={"uma": {"steps": 50, "records": 200}})
+        images = small if scale == "small" else paper(_CIFAR)
+        return {
+            _CIFAR: merged(images, forget=["class=0"], **chosen),
+            _DIGITS: merged(digits, **{**chosen, "attack": ["uma"], "threads": 2}),
+        }

@@ -88,21 +88,21 @@ class UmaTable1(Study):
             for name, printed in {"RL": 0.5602, "IU": 0.7852, "l1-sparse": 0.9712, "SalUn": 0.3258}.items()
         ),
         Claim(
-            "RL is recovered less than FT at 8/255",
+            "RL is recovered less than FT at 8/255, by 5 points or more",
             (
                 (1.0, forget_accuracy(8, unlearned("FT", "CIFAR-10"))),
                 (-1.0, forget_accuracy(8, unlearned("RL", "CIFAR-10"))),
             ),
-            above=0.0,
+            above=0.05,
             printed=0.8134,
         ),
         Claim(
-            "SalUn is recovered less than RL at 8/255",
+            "SalUn is recovered less than RL at 8/255, by 5 points or more",
             (
                 (1.0, forget_accuracy(8, unlearned("RL", "CIFAR-10"))),
                 (-1.0, forget_accuracy(8, unlearned("SalUn", "CIFAR-10"))),
             ),
-            above=0.0,
+            above=0.05,
             printed=0.1258,
         ),
     )
@@ -111,6 +111,8 @@ class UmaTable1(Study):
         "TA is the accuracy on test records of the classes that are still to be known. MIA is the share of the forgotten records "
         "that an SVC on the confidence in the true class calls members.",
         "The paper prints no number for the attacked original, no settings of the methods and no training recipe.",
+        "Its Original has the same TA here as instance-wise (Table 2), so that one is over all classes, the forgotten one among "
+        "them; ours is over the classes that stay, in every row.",
     )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from palimpsest.studies._generation import BOUNDED, EXTRACTOR, FROM_NOTHING, PART, UNBOUNDED, at, parts, rows
@@ -16,6 +16,9 @@ _COLUMNS = {
     for score in ("IS", "FID")
     for told, radius in _RADII.items()
     for short, group in _SETS.items()
+} | {
+    f"FID F unbound, minus {name}": replace(at(f"forget_fid_{EXTRACTOR}", UNBOUNDED), minus=control)
+    for name, control in {"retrain": "retrained", "untrained": "untrained"}.items()
 }
 _PRINTED = {
     "Original": (6.21, 6.39, None, None, None, None, 96.12, 103.38, None, None, None, None),
@@ -83,7 +86,8 @@ class UmaTable3(Study):
     notes = (
         FROM_NOTHING,
         "IS and FID take a ResNet-18 that was trained on the same data in the place of the Inception network, and few images: "
-        "compare columns and rows with each other, not with the printed numbers.",
+        "compare columns and rows with each other, not with the printed numbers. With Inception weights of your own, run "
+        "`palimpsest audit` on the same case with `--set uma_generation.extractor=my_module:make`.",
         "The paper prints neither the number of images nor the classes, the model's size, the attack's steps or its step size.",
         "The paper prints no numbers for the attacked original, nor for a retrained or an untrained model.",
     )

@@ -54,13 +54,13 @@ class UmaTable4(Study):
             printed=-0.04146,
         ),
         Claim(
-            "and by half or more at 16/255",
+            "adversarial unlearning lowers RL's UA under attack by half or more at 16/255",
             ((1.0, forget_accuracy(16, _GUARDED)), (-0.5, forget_accuracy(16, _RL))),
             below=0.0,
             printed=-0.1103,
         ),
         Claim(
-            "it costs less than 2 points of test accuracy",
+            "adversarial unlearning costs RL less than 2 points of test accuracy",
             ((1.0, test_accuracy(_GUARDED)), (-1.0, test_accuracy(_RL))),
             above=-0.02,
             printed=-0.0017,

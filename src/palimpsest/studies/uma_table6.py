@@ -33,9 +33,9 @@ class UmaTable6(Study):
         ),
         *(
             Claim(
-                f"behind the purifier SalUn is recovered less at {epsilon}/255",
+                f"behind the purifier SalUn is recovered less at {epsilon}/255, by 2 points or more",
                 ((1.0, forget_accuracy(epsilon, BARE["SalUn"])), (-1.0, forget_accuracy(epsilon, KNOWN["SalUn"]))),
-                above=0.0,
+                above=0.02,
                 printed=printed,
             )
             for epsilon, printed in {8: 0.0538, 16: 0.222}.items()

@@ -17,9 +17,9 @@ from palimpsest.verify.base import Verifier
 class Accuracy(Verifier):
     """Share of records whose class is predicted, per group of records.
 
-    `test_accuracy` leaves out classes that were forgotten whole (as the UMA paper's TA does); `heldout_accuracy` is on
-    test records of the forget set's classes. A low forget accuracy is no proof of forgetting: one bias of the last
-    layer can make it.
+    `test_accuracy` leaves out classes that were forgotten whole, for every model (in the UMA paper's TA the original seems to
+    keep them); `heldout_accuracy` is on test records of the forget set's classes. A low forget accuracy is no proof of
+    forgetting: one bias of the last layer can make it.
     """
 
     about = "accuracy on retain, forget and test records"
