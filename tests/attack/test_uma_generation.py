@@ -88,6 +88,14 @@ def test_the_best_input_within_a_ball_is_found(posed: tuple[Reconstruction, Spli
     assert scores["group"].sum() == (scores["group"] == 0).sum()
 
 
+def test_automatic_steps_come_nearer_than_steps_that_are_too_large(posed: tuple[Reconstruction, Split]) -> None:
+    """Where the ball has room to spare the search is a matter of step size alone; a rule that halves it ends next to the goal."""
+    here = case(posed, -0.1)
+    large = {"epsilon": (0.3,), "step_size": 0.1}
+    steady, automatic = (run(here, **large, step_rule=rule)[2]["l1"][:, 1].mean() for rule in ("constant", "automatic"))
+    assert automatic < 0.3 * steady
+
+
 def test_scores_are_told_of_the_right_images(posed: tuple[Reconstruction, Split]) -> None:
     """A subject that is the original: no distance before the attack, the truth's own features, likeness of 1."""
     attack, _, scores = run(case(posed, 0.0), epsilon=(8 / 255,))

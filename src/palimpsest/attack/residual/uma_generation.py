@@ -73,6 +73,12 @@ class UmaGeneration(Attack):
     unbounded_step: float = setting(
         4 / 255, "step where ε is 1, as a share of the domain's width", source="ours", above=0
     )
+    step_rule: Literal["constant", "decaying", "cosine", "automatic"] = setting(
+        "constant",
+        "constant; decaying: from half the radius, halved down to the step; cosine: from half the radius to 0; automatic: APGD's, "
+        "which goes by what each record gains",
+        source="paper, Algorithm 1; Croce & Hein 2020; others: ours",
+    )
     start: Literal["random", "record"] = setting(
         "random", "random: a uniform draw from the ball; record: the record itself", source="paper, Algorithm 1"
     )
@@ -116,6 +122,7 @@ class UmaGeneration(Attack):
                 step_size=step,
                 steps=self.steps,
                 start=self.start,
+                step_rule=self.step_rule,
                 batch_size=self.batch_size,
                 sides=mask.repeat(copies, 1),
                 rng=rng.child("search", "bounded" if step is self.step_size else "unbounded"),
