@@ -172,6 +172,16 @@ def test_a_run_beyond_the_budget_and_a_failed_one_have_reasons_and_no_number(tmp
     assert found[0].told()["tuned"] == {}
 
 
+def test_passes_shrink_to_the_budget(tmp_path: Path) -> None:
+    """NegGrad+'s pass goes over as many forgotten records as retained ones: no trial is lost on passes that it cannot afford."""
+    methods = (NegativeGradient(batch_size=64), Finetune(batch_size=64))
+    asked = plan(unlearners=methods, controls=1, recipe=Recipe(epochs=10, batch_size=64))
+    negative, finetune = tuning.tune(asked, Store(tmp_path), trials=5, seeds=1, share=0.2)
+    assert {tried.settings["epochs"] for tried in negative.trials} == {1}
+    assert 2 in {tried.settings["epochs"] for tried in finetune.trials}
+    assert not [tried.reason for tried in negative.trials if "allowed" in tried.reason]
+
+
 def test_samples_shrink_to_the_budget(tmp_path: Path) -> None:
     (tuned,) = tuning.tune(plan(unlearners=(Fisher(),), controls=1), Store(tmp_path), trials=1, seeds=1, share=0.2)
     assert tuned.best.settings["samples"] < 20

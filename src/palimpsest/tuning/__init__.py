@@ -89,7 +89,7 @@ def tune(
             (search.label, search.start(), place) for search in searches for place in first if place.home == search.home
         ]
         for search, fewer in zip(searches, crew.spread(within, asked, "costs"), strict=True):
-            search.fixed = fewer
+            search.limit(fewer)
         while any(len(search.tried) < trials for search in searches):
             turns = [(search, search.ask(trials)) for search in searches]
             pieces = [

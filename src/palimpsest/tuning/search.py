@@ -15,10 +15,14 @@ from palimpsest.audit.stage import FAILURES, home_of, labels
 from palimpsest.errors import StoreError
 from palimpsest.tuning import arena
 from palimpsest.tuning.arena import Arena
-from palimpsest.tuning.space import Space
+from palimpsest.tuning.space import PASSES, Space
 
 BATCH = 5
 """Trials that are asked for before any of them is told of, with any number of workers."""
+
+
+SLACK = 1.05
+"""How far a run may exceed its budget: the last batch of a pass counts whole."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,11 @@ class Search:
         """The method's own settings, with no more passes than the budget allows."""
         return self.space.start(self.unlearner)
 
+    def limit(self, fewer: dict[str, Any]) -> None:
+        """What `within` found: passes bound the search, samples are fixed."""
+        self.space = dataclasses.replace(self.space, epochs=fewer.pop(self.space.passes, self.space.epochs))
+        self.fixed = fewer
+
     def ask(self, trials: int) -> list[dict[str, Any]]:
         """The next few settings of at most so many trials in all; the very first are the method's own, whatever is searched."""
         count = min(BATCH, trials - len(self.tried))
@@ -125,23 +134,25 @@ def fit(plan: Plan, bench: Bench, piece: tuple[Place, int]) -> None:
 
 
 def within(plan: Plan, bench: Bench, piece: Piece) -> dict[str, Any]:
-    """As few `samples` for a method's curvature or importances as the budget asks for; empty where that is no question."""
+    """As few passes, or `samples` for a method's curvature or importances, as the budget asks for; empty where neither is a
+    question. A method whose pass goes over more than the retain set has fewer of them than another."""
     label, settings, place = piece
     unlearner, there = labels(plan)[label], place.arena(plan, bench)
-    if "samples" not in {entry.name for entry in dataclasses.fields(unlearner)}:
-        return {}
-    own = vars(unlearner)["samples"]
-    whole = min(own or len(there.retain), len(there.retain))
+    own, allowed = vars(unlearner), place.share * there.stage.original.cost.samples
 
-    def spent(samples: int) -> int:
-        return there.unlearned(dataclasses.replace(unlearner, **{**settings, "samples": samples})).cost.samples
+    def spent(**fewer: int) -> int:
+        return there.unlearned(dataclasses.replace(unlearner, **{**settings, **fewer})).cost.samples
 
-    allowed = place.share * there.stage.original.cost.samples
     try:
-        samples = _most(spent, whole, allowed)
+        if "samples" in own:
+            whole = min(own["samples"] or len(there.retain), len(there.retain))
+            samples = _most(lambda samples: spent(samples=samples), whole, allowed)
+            return {} if samples == own["samples"] else {"samples": samples}
+        passes = next((name for name in PASSES if settings.get(name, 0) > 1), "")
+        cost = spent() if passes else 0
     except FAILURES:  # the first trial will say so
         return {}
-    return {} if samples == own else {"samples": samples}
+    return {passes: max(1, int(settings[passes] * SLACK * allowed / cost))} if cost > SLACK * allowed else {}
 
 
 def _most(spent: Callable[[int], int], whole: int, allowed: float) -> int:
@@ -155,7 +166,7 @@ def _most(spent: Callable[[int], int], whole: int, allowed: float) -> int:
         if more < 1.05 * samples:
             break
         dearer = spent(more)
-        if dearer > 1.05 * allowed:
+        if dearer > SLACK * allowed:
             break
         samples, cost = more, dearer
     return samples
@@ -168,7 +179,7 @@ def attempt(plan: Plan, bench: Bench, piece: Piece) -> Tried:
         there = place.arena(plan, bench)
         made = there.unlearned(dataclasses.replace(labels(plan)[label], **settings))
         allowed = place.share * there.stage.original.cost.samples
-        if made.cost.samples > 1.05 * allowed:
+        if made.cost.samples > SLACK * allowed:
             return Tried(settings, reason=f"cost {made.cost.samples} gradients, allowed {allowed:.0f}")
         return Tried(settings, there.gap(made))
     except StoreError:  # a full disk is no fault of the method
