@@ -37,7 +37,7 @@ def trained(digits: Split, digits_task: Classification) -> tuple[Trained, Exampl
     some = digits.train.take(np.arange(240))
     made = Plain().fit(digits_task, some, Recipe(epochs=4, batch_size=64), ConvNet(width=2), rng=Rng(0))
     gone = (some.targets == 0).numpy()
-    return made, some.take(~gone), some.take(gone)
+    return replace(made, validation=digits.validation), some.take(~gone), some.take(gone)
 
 
 def test_marks_survive_subsets_devices_and_new_targets(trained: tuple[Trained, Examples, Examples]) -> None:
