@@ -22,10 +22,19 @@ def auc(positives: Array, negatives: Array) -> Any:
 
 def roc(positives: Array, negatives: Array) -> tuple[Array, Array]:
     """False and true positive rates over all thresholds, highest threshold first, from (0, 0) to (1, 1)."""
-    values = np.concatenate([positives, negatives])
-    truth = np.concatenate([np.ones(len(positives)), np.zeros(len(negatives))])
-    order = np.argsort(-values, kind="stable")
-    last = np.append(np.diff(values[order]) != 0, True)  # a tie is one step of the curve
-    true = np.cumsum(truth[order])[last] / len(positives)
-    false = np.cumsum(1 - truth[order])[last] / len(negatives)
-    return np.concatenate([[0.0], false]), np.concatenate([[0.0], true])
+    false, true, last = steps(positives, negatives)
+    return np.concatenate([[0.0], false[last]]), np.concatenate([[0.0], true[last]])
+
+
+def steps(positives: Array, negatives: Array) -> tuple[Array, Array, Array]:
+    """False and true positive rates with one more score above the threshold at a time, and where a threshold can lie: after the
+    last of equal scores. Scores (…, positives) and (…, negatives) → three of (…, positives + negatives)."""
+    values = np.concatenate([positives, negatives], axis=-1)
+    order = np.argsort(-values, axis=-1, kind="stable")
+    positive = order < positives.shape[-1]
+    falling = np.take_along_axis(values, order, axis=-1)
+    last = np.ones(falling.shape, dtype=bool)  # a tie is one step of the curve
+    last[..., :-1] = falling[..., 1:] != falling[..., :-1]
+    true = np.cumsum(positive, axis=-1) / positives.shape[-1]
+    false = np.cumsum(~positive, axis=-1) / negatives.shape[-1]
+    return false, true, last

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from palimpsest.measures.auc import steps
 from palimpsest.types import Array
 
 
@@ -15,12 +16,5 @@ def tpr_at_fpr(positives: Array, negatives: Array, fpr: float = 0.01) -> Any:
     Scores are along the last axis, (…, positives) and (…, negatives) → (…). With fewer than 1/fpr negatives no threshold short of
     zero false positives qualifies: then it is the rate at none.
     """
-    values = np.concatenate([positives, negatives], axis=-1)
-    order = np.argsort(-values, axis=-1, kind="stable")
-    positive = order < positives.shape[-1]
-    falling = np.take_along_axis(values, order, axis=-1)
-    last = np.ones(falling.shape, dtype=bool)  # a tie is one step of the curve
-    last[..., :-1] = falling[..., 1:] != falling[..., :-1]
-    true = np.cumsum(positive, axis=-1) / positives.shape[-1]
-    false = np.cumsum(~positive, axis=-1) / negatives.shape[-1]
+    false, true, last = steps(positives, negatives)
     return np.max(np.where(last & (false <= fpr), true, 0.0), axis=-1)
