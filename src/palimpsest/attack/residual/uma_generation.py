@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from palimpsest.attack.base import Attack, Guess
 from palimpsest.attack.residual._drawn import Compared, Hidden, answers, measures, squared
-from palimpsest.attack.residual.base import some, verify_budget
+from palimpsest.attack.residual.base import AUDITOR, some, verify_budget
 from palimpsest.attack.search import search
 from palimpsest.case import Case
 from palimpsest.catalog import setting
@@ -19,7 +19,7 @@ from palimpsest.errors import ContractError
 from palimpsest.learn._extractor import Extractor, seen
 from palimpsest.reconstruction import MASK, Reconstruction, as_reconstruction
 from palimpsest.rng import Rng
-from palimpsest.threat import ThreatModel, View
+from palimpsest.threat import View
 from palimpsest.types import Batch, Examples, Measure, Scores
 
 PICTURED = 6
@@ -44,15 +44,7 @@ class UmaGeneration(Attack):
     model draws classes that it never saw. Read it beside and minus both. That the attack fails does not prove forgetting.
     """
 
-    threat = ThreatModel(
-        roles=("auditor",),
-        goals=("G3",),
-        knowledge="K1",
-        phases=("P3",),
-        sees="weights",
-        models="both",
-        knows=("forget_set", "members"),
-    )
+    threat = replace(AUDITOR, knows=("forget_set", "members"))
     paper = "UMA paper, sections 4, 5.1 and A.3; Tables 3 and 7"
     about = "perturbs records until an unlearned model draws what the original drew"
     primary = "uma_generation.forget_recovery_rate"
