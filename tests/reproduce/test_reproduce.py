@@ -269,6 +269,7 @@ def test_the_command_line_runs_exports_and_recomputes(
     told = capsys.readouterr().out
     assert "Table 0: published | measured" in told
     assert "not decidable" in told
+    assert f"warning {made[2].warnings[0].name}: " in told
     assert main(["reproduce", NAME, "--from", str(tmp_path / "b")]) == 0
     assert "recomputed from stored scores: the same numbers" in capsys.readouterr().out
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from palimpsest.attack.base import Attack
 from palimpsest.audit.policy import Policy
 from palimpsest.errors import BadInput, UnknownName
 from palimpsest.learn.recipe import Recipe
-from palimpsest.record import Record
+from palimpsest.record import Record, Warning
 from palimpsest.report import wording
 from palimpsest.store import Entry
 from palimpsest.threat import GOALS, KNOWLEDGE, PHASES, ROLES, ThreatModel
@@ -157,11 +157,11 @@ def verdicts(record: Record, verbose: bool = False) -> Table:
     return table
 
 
-def warnings(record: Record, verbose: bool = False) -> list[str]:
+def warnings(raised: Sequence[Warning], verbose: bool = False) -> list[str]:
     """One line per warning's name; with its meaning and every message where `verbose`."""
     grouped: dict[str, list[str]] = {}
-    meanings = {warning.name: warning.meaning for warning in record.warnings}
-    for warning in record.warnings:
+    meanings = {warning.name: warning.meaning for warning in raised}
+    for warning in raised:
         grouped.setdefault(warning.name, []).append(warning.message)
     lines = []
     for name, messages in grouped.items():

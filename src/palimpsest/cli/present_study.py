@@ -17,7 +17,7 @@ def tables(study: Study, result: Result) -> list[Table]:
     found = []
     for one in study.tables:
         cells = {(cell.row, cell.column): cell for cell in result.cells if cell.table == one.title}
-        if not any(cell.measured for cell in cells.values()):
+        if not any(cell.measured or cell.reason for cell in cells.values()):
             continue
         table = Table(title=f"{one.title}: published | measured [95 %]", title_justify="left", box=None, pad_edge=False)
         for column in ("", *one.columns):
@@ -27,7 +27,8 @@ def tables(study: Study, result: Result) -> list[Table]:
             for column in one.columns:
                 cell = cells[row, column]
                 published = "–" if cell.published is None else f"{cell.published:g}"
-                shown.append(f"{published} | {' '.join(measured(cell.measured))}")
+                number = f"failed: {cell.reason}" if cell.reason else " ".join(measured(cell.measured))
+                shown.append(f"{published} | {number}")
             table.add_row(row, *shown)
         found.append(table)
     return found

@@ -125,6 +125,8 @@ def _show(one: Study, result: Result) -> None:
         console.print(table)
         console.print()
     console.print(present_study.claims(result))
+    for line in present.warnings(result.warnings):
+        console.print(line, style="yellow", soft_wrap=True)
     if any(claim.seeds == 1 for claim in result.claims):
         console.print(present_study.ONE_SEED, style="dim", soft_wrap=True)
 

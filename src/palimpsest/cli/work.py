@@ -123,7 +123,7 @@ def _show(record: Record, folder: Path, verbose: bool) -> None:
     console.print()
     console.print(present.verdicts(record, verbose))
     console.print()
-    for line in present.warnings(record, verbose):
+    for line in present.warnings(record.warnings, verbose):
         console.print(line, style="yellow", soft_wrap=True)
     console.print(f"record  {folder / 'record.json'}", soft_wrap=True)
     console.print(f"report  {folder / 'report.html'}", soft_wrap=True)

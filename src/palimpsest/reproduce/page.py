@@ -83,7 +83,7 @@ def measured(found: Measured | None) -> tuple[str, ...]:
 
 def _claims(result: Result) -> Table:
     rows = tuple(
-        (Entry.of(c.text), Entry.of(c.state, *filter(None, [c.reason]), look="verdict"), *map(Entry.of, figures(c)))
+        (Entry.of(c.text), Entry.of(c.state, c.reason, look="verdict"), *map(Entry.of, figures(c)))
         for c in result.claims
     )
     levels = {claim.level for claim in result.claims if claim.level is not None}

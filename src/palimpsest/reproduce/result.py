@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from palimpsest.disk import disk_errors, write_atomically
 from palimpsest.errors import BadInput
+from palimpsest.record import Warning
 
 FORMAT = 1
 FILE, PARTS = "study.json", "parts"
@@ -69,14 +70,10 @@ class ClaimRow(_Row):
     reason: str = ""
 
 
-class Warned(_Row):
-    """A warning of one of the audits about itself."""
+class Warned(Warning):
+    """A warning of one of the audits about itself. part: the audit."""
 
     part: str
-    name: str
-    about: str
-    message: str
-    meaning: str
 
 
 class Result(_Row):
