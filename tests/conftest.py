@@ -7,7 +7,9 @@ from jaxtyping import install_import_hook
 install_import_hook("palimpsest", "beartype.beartype")
 
 import os  # noqa: E402
+import socket  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 import hypothesis  # noqa: E402
 import matplotlib  # noqa: E402
@@ -32,6 +34,16 @@ def digits() -> Split:
 @pytest.fixture(scope="session")
 def digits_task(digits: Split) -> Classification:
     return Classification.of(digits)
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*args: Any, **kwargs: Any) -> Any:
+        raise OSError("the network is blocked in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", refused)
+    monkeypatch.setattr(socket, "getaddrinfo", refused)
+    monkeypatch.setattr(socket, "create_connection", refused)
 
 
 @pytest.fixture(scope="session")

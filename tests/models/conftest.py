@@ -1,8 +1,7 @@
-"""Checkpoints written once, and places without network or transformers."""
+"""Checkpoints written once, and a place without transformers."""
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,16 +17,6 @@ Made = Callable[..., Path]
 @pytest.fixture
 def missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(*args: Any, **kwargs: Any) -> Any:
-        raise OSError("the network is blocked in this test")
-
-    monkeypatch.setattr(socket.socket, "connect", refused)
-    monkeypatch.setattr(socket, "getaddrinfo", refused)
-    monkeypatch.setattr(socket, "create_connection", refused)
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from palimpsest import record as records
 from palimpsest import report
 from palimpsest.errors import BadInput
 from palimpsest.record import Cell
+from palimpsest.report.costs import section
 from palimpsest.report.numbers import Numbers, as_measure
 from palimpsest.report.page import compose
 from palimpsest.report.wording import VERDICTS, interval, number
@@ -170,6 +171,17 @@ def test_what_failed_is_shown_with_its_reason(html: str, markdown: str) -> None:
     assert rows
     assert all("failed" in row or "–" in row for row in rows)
     assert any("skipped" in row for row in Reader(html).rows if "relearn_time" in row)
+
+
+def test_nothing_spent_is_a_number_and_nothing_measured_a_dash(folder: Path) -> None:
+    """Amnesiac unlearning passes no record; weights from elsewhere have no cost at all."""
+    record = records.read(folder)
+    costs = {"original": {}, "retrained": {"seconds": 2.0, "samples": 10, "gradient_evaluations": 0, "peak_memory": 0}}
+    cells = [cell.model_copy(update={"cost": costs.get(cell.target, cell.cost)}) for cell in record.cells]
+    (table, *_) = section(Numbers(record.model_copy(update={"cells": cells}), folder)).blocks
+    shown = {row[0].lines[0]: [entry.lines[0] for entry in row[1:]] for row in table.rows}
+    assert shown["original"] == ["–"] * 4
+    assert shown["retrained"] == ["2", "10", "0", "0"]
 
 
 def test_a_method_that_failed_on_one_seed_says_so(tmp_path: Path) -> None:
