@@ -90,9 +90,17 @@ class Reconstruction(Task):
 
     def prepare(self, split: Split) -> Split:
         """The split with the input "mask" in every part, (base size, patches), and a fingerprint that tells of it."""
-        parts = masked((split.train, split.validation, split.test), self.patches, self.count)
+        public = [] if split.public is None else [split.public]
+        parts = masked((split.train, split.validation, split.test, *public), self.patches, self.count)
         told = {"data": split.fingerprint, "patch": self.patch, "hidden": self.count}
-        return replace(split, train=parts[0], validation=parts[1], test=parts[2], fingerprint=digest(told))
+        return replace(
+            split,
+            train=parts[0],
+            validation=parts[1],
+            test=parts[2],
+            public=parts[3] if public else None,
+            fingerprint=digest(told),
+        )
 
     def hidden_pixels(self, batch: Batch) -> Bool[Tensor, "n 1 h w"]:
         if MASK not in batch.inputs:

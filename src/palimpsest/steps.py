@@ -41,7 +41,7 @@ def train(
     """
     check_target(out)
     split = made.model.task(split).prepare(split).to(device)
-    shop = Workshop(store, made.model.task(split), split.fingerprint, device, split.validation)
+    shop = Workshop(store, made.model.task(split), split.fingerprint, device, split.validation, split.public)
     check_task(made.learner, shop.task.name)
     rng, remaining = Rng(seed), split.train
     for index, selection in enumerate(exclude):

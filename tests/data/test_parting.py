@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palimpsest.data.base import Dataset, by_share, check, fingerprint, hashes
+from palimpsest.data.digits import Digits
 from palimpsest.errors import BadInput
 from palimpsest.types import Examples, Split
 
@@ -123,3 +124,19 @@ def test_values_that_are_no_numbers_are_named_by_record(value: float) -> None:
     values[2, 1] = value
     with pytest.raises(BadInput, match="NaN or infinite value in 'features' of record 'c'"):
         check("data: train", records(values))
+
+
+def test_public_records_are_apart_and_private_ones_few() -> None:
+    """Public ones are a share by id, whatever else there is; the private limit takes from the rest."""
+    whole, parted = Digits(limit=500).load(), Digits(limit=500, public=0.8, private=30).load()
+    assert parted.public is not None
+    assert len(parted.train) == 30
+    assert 0.7 < len(parted.public) / len(whole.train) < 0.9
+    every = {*parted.public.ids.tolist(), *parted.train.ids.tolist()}
+    assert len(every) == len(parted.public) + 30
+    assert every <= set(whole.train.ids.tolist())
+    assert parted.test.ids.tolist() == whole.test.ids.tolist()
+    assert parted.fingerprint != whole.fingerprint
+    more = Digits(limit=500, public=0.8, private=60).load()
+    assert set(parted.train.ids.tolist()) < set(more.train.ids.tolist())
+    assert whole.public is None

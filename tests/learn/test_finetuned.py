@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from palimpsest.audit.workshop import Workshop
 from palimpsest.catalog import identity, make
+from palimpsest.data.digits import Digits
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.finetuned import Finetuned
@@ -18,6 +20,7 @@ from palimpsest.models.convnet import ConvNet
 from palimpsest.models.files import write_weights
 from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
+from palimpsest.store import Store
 from palimpsest.task import Classification, predict
 from palimpsest.types import Split
 from palimpsest.unlearn.retrain import Retrain
@@ -102,10 +105,35 @@ def test_weights_that_do_not_fit_are_refused(given: Path, digits: Split, digits_
 
 
 def test_weights_are_required_and_must_be_there(digits_task: Classification) -> None:
-    with pytest.raises(BadInput, match=r"finetuned: got no weights.*--set finetuned\.weights="):
-        make("learners", "finetuned")
+    with pytest.raises(BadInput, match=r"finetuned: got neither weights nor public records.*--set data\.public=0\.8"):
+        make("learners", "finetuned").start(FACTORY, digits_task, Rng(0))
     missing = make("learners", "finetuned", {"weights": "/nowhere/w.pt"})
     with pytest.raises(BadInput, match=r"/nowhere/w\.pt: got No such file"):
         missing.start(FACTORY, digits_task, Rng(0))
     with pytest.raises(BadInput, match=r"/nowhere/w\.pt: got No such file"):
         identity(missing)
+
+
+def test_public_records_teach_what_original_and_controls_start_from(tmp_path: Path) -> None:
+    """The same weights for all models of a seed; public records have a part in them and are never forgotten."""
+    split = Digits(limit=300, public=0.7).load()
+    assert split.public is not None
+    shop = Workshop(Store(tmp_path), Classification.of(split), split.fingerprint, public=split.public)
+    learner = Finetuned(pretraining_epochs=2, pretraining_lr=0.05)
+    rest = split.train.take(list(range(10, len(split.train))))
+    recipe = Recipe(epochs=1, batch_size=32, lr=0.01)
+    original = shop.fit(learner, recipe, FACTORY, split.train, Rng(3).child("original"))
+    control = shop.fit(learner, recipe, FACTORY, rest, Rng(3).child("control", 0, 0))
+    other = shop.fit(learner, recipe, FACTORY, rest, Rng(4).child("control", 0, 0))
+    begun = [made.trained.initial()["network.0.0.weight"] for made in (original, control, other)]
+    assert torch.equal(begun[0], begun[1])
+    assert not torch.equal(begun[0], begun[2])
+    alone = Plain().fit(
+        shop.task, split.public, learner.pretraining or recipe, FACTORY, rng=Rng(3).child("pretraining")
+    )
+    assert torch.equal(begun[0], alone.model.state_dict()["network.0.0.weight"])
+    assert set(original.holds.tolist()) == {*split.train.ids.tolist(), *split.public.ids.tolist()}
+    assert original.ids.tolist() == split.train.ids.tolist()
+    assert original.cost.samples == len(split.train)  # fine-tuning alone
+    retrained = Retrain().unlearn(original.trained, rest, split.train.take(list(range(10))), rng=Rng(5))
+    assert torch.equal(retrained.initial()["network.0.0.weight"], begun[0])

@@ -19,6 +19,7 @@ from palimpsest.learn.recipe import Recipe, optimizer, rate
     ("schedule", "expected"),
     [
         ("constant", [1.0] * 10),
+        ("linear", [1 - step / 10 for step in range(10)]),
         ("cosine", [(1 + math.cos(math.pi * step / 10)) / 2 for step in range(10)]),
         ("one_cycle", [0.5, 1.0, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]),
         ("step", [1.0] * 5 + [0.1] * 3 + [0.01] * 2),
@@ -30,7 +31,7 @@ def test_the_rate_of_each_step(schedule: Any, expected: list[float]) -> None:
 
 
 @given(
-    st.sampled_from(["constant", "cosine", "one_cycle", "step"]),
+    st.sampled_from(["constant", "linear", "cosine", "one_cycle", "step"]),
     st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n - 1), st.just(n))),
 )
 def test_lr_is_the_highest_rate(schedule: Any, place: tuple[int, int]) -> None:

@@ -62,7 +62,7 @@ class Bench:
         if plan.imported:
             split = trained_part(split, plan.imported.train_ids)
         task = plan.model.task(split)
-        return Bench(split, Workshop(store, task, split.fingerprint, plan.device, split.validation))
+        return Bench(split, Workshop(store, task, split.fingerprint, plan.device, split.validation, split.public))
 
     def once(self, key: Hashable, make: Callable[[], R], most: int = 1) -> R:
         """What `make` gives, made again only where `most` other things have been asked for since."""

@@ -30,7 +30,7 @@ def runnable(plan: Plan, split: Split, task: Task) -> Plan:
         try:
             check_task(home.learner, task.name)
             home.learner.check(single, len(split.train), home.recipe)
-            model = home.learner.start(plan.model, task, rng)
+            model = home.learner.start(plan.model, task, rng, None if split.public is None else single.state_dict())
         except BadInput as error:
             if not home.name or not plan.optional.issuperset(home.methods):
                 raise

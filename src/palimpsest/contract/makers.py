@@ -193,7 +193,11 @@ def _resumes(learner: Learner, bench: Bench) -> None:
 
 def _fit(learner: Learner, bench: Bench, checkpoint: Checkpoint | None = None) -> Trained:
     stream = Rng(0).child("original")
-    return learner.fit(bench.task, bench.split.train, bench.recipe, factory(learner), rng=stream, checkpoint=checkpoint)
+    small = factory(learner)
+    begun = small.build(bench.task, Rng(7)).state_dict() if learner.pretraining else None
+    return learner.fit(
+        bench.task, bench.split.train, bench.recipe, small, rng=stream, checkpoint=checkpoint, initial=begun
+    )
 
 
 # Unlearners

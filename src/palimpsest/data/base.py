@@ -57,6 +57,19 @@ class Dataset(Checked, ABC):
         above=0,
         below=1,
     )
+    public: float = setting(
+        0.0,
+        "share of the training records set aside as public: what models are pre-trained on, and nobody asks to forget",
+        source="ours; inversion paper: 0.8",
+        least=0,
+        below=1,
+    )
+    private: int | None = setting(
+        None,
+        "at most this many training records beside the public ones; none: all",
+        source="ours; inversion paper: 4, 8, 16, 32, 512",
+        least=2,
+    )
 
     @abstractmethod
     def load(self) -> Split:
@@ -94,8 +107,16 @@ class Dataset(Checked, ABC):
     def checked(
         self, name: str, kind: str, train: Examples, validation: Examples, test: Examples, classes: tuple[str, ...]
     ) -> Split:
-        """The split of these parts, checked and fingerprinted."""
-        for part_name, part in (("train", train), ("validation", validation), ("test", test)):
+        """The split of these parts, public records taken from the training records, checked and fingerprinted."""
+        public = None
+        if self.public:
+            drawn = by_share(train.ids, "public", self.public)
+            public, train = train.take(drawn), train.take(~drawn)
+        if self.private is not None and len(train) > self.private:
+            train = train.take(np.sort(np.argsort(hashes(train.ids, "private"), kind="stable")[: self.private]))
+        parts = [("train", train), ("validation", validation), ("test", test)]
+        parts += [("public", public)] if public is not None else []
+        for part_name, part in parts:
             check(f"{name}: {part_name}", part)
         present = np.unique(train.targets.numpy())
         if len(present) < 2:
@@ -105,9 +126,9 @@ class Dataset(Checked, ABC):
                 expected="at least 2",
                 do="check the label column",
             )
-        low, high = (torch.zeros(()), torch.ones(())) if kind == "image" else bounds(train, validation, test)
-        mark = fingerprint(train, validation, test)
-        return Split(name, kind, train, validation, test, classes, mark, (low, high))
+        every = [part for _, part in parts]
+        domain = (torch.zeros(()), torch.ones(())) if kind == "image" else bounds(*every)
+        return Split(name, kind, train, validation, test, classes, fingerprint(*every), domain, public)
 
 
 def hashes(ids: Ids, salt: str) -> Array:

@@ -92,12 +92,17 @@ class Learner(Checked, ABC):
     ) -> Mapping[str, Tensor] | None:
         """Trains the fresh `model` in place on all of `examples`. Returns what to keep beside the initial weights."""  # fmt: skip
 
+    @property
+    def pretraining(self) -> Recipe | None:
+        """How the weights that it starts from are learnt from public records; None where it asks for no such weights."""
+        return None
+
     def skeleton(self, factory: Model, task: Task, rng: Rng) -> nn.Module:
         """A model such as it trains, with fresh weights."""
         return factory.build(task, rng)
 
-    def start(self, factory: Model, task: Task, rng: Rng) -> nn.Module:
-        """The model that training starts from."""
+    def start(self, factory: Model, task: Task, rng: Rng, initial: Mapping[str, Tensor] | None = None) -> nn.Module:
+        """The model that training starts from. initial: what `pretraining` has led to."""
         return self.skeleton(factory, task, rng)
 
     def check(self, model: nn.Module, records: int, recipe: Recipe) -> None:
@@ -113,9 +118,11 @@ class Learner(Checked, ABC):
         rng: Rng,
         checkpoint: Checkpoint | None = None,
         device: torch.device | str = "cpu",
+        initial: Mapping[str, Tensor] | None = None,
     ) -> Trained:
         """A model trained on these records. The same stream, threads and device give the same weights.
 
+        initial: the state dict that `pretraining` has led to, for a learner that asks for one.
         Raises BadInput for no records, fewer than two classes, or training that diverges.
         """  # fmt: skip
         check_task(self, task.name)
@@ -123,13 +130,13 @@ class Learner(Checked, ABC):
         if len(present) < 2:
             got = f"{len(examples)} records in {len(present)} classes"
             raise BadInput("training records", got=got, expected="two records or more in two classes or more")
-        model = self.start(factory, task, rng).to(device)
+        model = self.start(factory, task, rng, initial).to(device)
         self.check(model, len(examples), recipe)
-        initial = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-        kept = {f"initial/{name}": value for name, value in initial.items()}
+        begun = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        kept = {f"initial/{name}": value for name, value in begun.items()}
         meter = Meter(device=device)
         kept |= self.learn(model, task, examples, recipe, rng=rng, meter=meter, checkpoint=checkpoint) or {}
-        broken = not_finite(model.state_dict(), initial)
+        broken = not_finite(model.state_dict(), begun)
         if broken:
             raise diverged(f"a NaN or infinite value in {broken[0]}", recipe)
         model.eval()

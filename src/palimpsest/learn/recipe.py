@@ -29,8 +29,8 @@ class Recipe(Checked):
     lr: float = setting(0.1, "highest learning rate", source="inversion paper: SGD 0.1", above=0)
     momentum: float = setting(0.9, "SGD momentum; AdamW's first beta", source="public code", least=0, below=1)
     weight_decay: float = setting(5e-4, "decay of all weights", source="inversion paper", least=0)
-    schedule: Literal["constant", "cosine", "one_cycle", "step"] = setting(
-        "one_cycle", "constant; cosine to 0; linear up (first 20 %) and down; or ×0.1 at 1/2 and 3/4", source="ours"
+    schedule: Literal["constant", "linear", "cosine", "one_cycle", "step"] = setting(
+        "one_cycle", "constant; linear or cosine to 0; linear up (first 20 %) and down; ×0.1 at 1/2, 3/4", source="ours"
     )
     label_smoothing: float = setting(
         0.0, "share of the target spread over all classes", source="ours", least=0, below=1
@@ -56,6 +56,8 @@ def optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 def rate(recipe: Recipe, step: int, steps: int) -> float:
     """Learning rate of step 0 … steps−1."""
     done = step / max(1, steps)
+    if recipe.schedule == "linear":
+        return recipe.lr * (1 - done)
     if recipe.schedule == "cosine":
         return recipe.lr * 0.5 * (1 + math.cos(math.pi * done))
     if recipe.schedule == "one_cycle":

@@ -46,6 +46,7 @@ class Retrain(Unlearner):
             rng=rng,
             checkpoint=trained.checkpoint,
             device=trained.device,
+            initial=trained.initial() if trained.learner.pretraining else None,
         )
         model.load_state_dict(fresh.model.state_dict())
         meter.absorb(fresh.cost)
