@@ -20,7 +20,17 @@ from palimpsest.task import Task, predict
 from palimpsest.types import Examples, ForgetRequest, Split
 
 GROUPS = ("retain", "forget", "test", "heldout")
-TARGETS = ("original", "retrained", "unlearned", "placebo", "bias-matched", "untrained", "clean", "honest")
+TARGETS = (
+    "original",
+    "retrained",
+    "unlearned",
+    "placebo",
+    "known-leak",
+    "bias-matched",
+    "untrained",
+    "clean",
+    "honest",
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,8 @@ class Case:
 
     subject: the model under test; `target` says what it stands for ("unlearned", or a control's name).
     requests: all requests granted so far; their ids are stored, never derived again.
-    seen: the model that the adversary is shown in the subject's place; None: the subject itself.
+    seen: the model that the adversary is shown in the subject's place; None: the subject itself. seen_before: the one that it is
+    shown in the original's.
     controls: models retrained without the forgotten records, on the same split with other seeds.
     extract: gives the classifier by whose features images are compared; as it is, one that is trained when it is asked for.
     """
@@ -44,6 +55,7 @@ class Case:
     unlearner: Any = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     seen: Trained | None = None
+    seen_before: Trained | None = None
     extract: Extract = field(default=trained_here, repr=False, compare=False)
     answers: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = field(
         default_factory=WeakKeyDictionary, repr=False, compare=False
@@ -74,7 +86,7 @@ class Case:
     @cached_property
     def forgotten_classes(self) -> tuple[int, ...]:
         """Classes with no record left in the retain set: forgetting was class-wise for these."""
-        return classes_gone(self.split.train, self.forgotten)
+        return classes_gone(self.split, self.forgotten)
 
     @cached_property
     def heldout(self) -> Examples:
@@ -122,11 +134,14 @@ class Case:
         return Rng(self.seed)
 
 
-def classes_gone(train: Examples, forgotten: set[str]) -> tuple[int, ...]:
-    """Classes of which no training record is left once these are forgotten."""
+def classes_gone(split: Split, forgotten: set[str]) -> tuple[int, ...]:
+    """Classes of which no record that a model learns from is left once these are forgotten, no public one either."""
+    train = split.train
     gone = np.isin(train.ids, np.asarray(sorted(forgotten), dtype=np.str_))
     targets = train.targets.cpu().numpy()
-    return tuple(int(c) for c in np.setdiff1d(targets[gone], targets[~gone]))
+    public = targets[:0] if split.public is None else split.public.targets.cpu().numpy()
+    known = np.concatenate([targets[~gone], public])
+    return tuple(int(c) for c in np.setdiff1d(targets[gone], known))
 
 
 def held_out(split: Split, forgotten: set[str]) -> Examples:
@@ -137,7 +152,7 @@ def held_out(split: Split, forgotten: set[str]) -> Examples:
     """
     classes = np.unique(split.train.only(forgotten).targets.cpu().numpy())
     targets = split.test.targets.cpu().numpy()
-    whole = np.isin(targets, classes_gone(split.train, forgotten))
+    whole = np.isin(targets, classes_gone(split, forgotten))
     return split.test.take(np.isin(targets, classes) & (whole | halves(split.test, "held out")))
 
 

@@ -19,7 +19,7 @@ from palimpsest.data import open_data
 from palimpsest.data.base import Dataset
 from palimpsest.defend.base import Defence
 from palimpsest.errors import BadInput, UnknownName
-from palimpsest.forget.selection import read_ids
+from palimpsest.forget.selection import each, read_ids
 from palimpsest.forget.trained_on import recall
 from palimpsest.learn.base import Learner
 from palimpsest.learn.recipe import Recipe
@@ -135,7 +135,8 @@ def make_plan(
     return Plan(
         data=made.data,
         model=made.model,
-        forget=chosen.forget or (),
+        forget=tuple(request for text in chosen.forget or () for request in each(text)),
+        separate=bool(chosen.separate),
         unlearners=made.unlearners,
         attacks=made.attacks,
         verifiers=made.verifiers,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from palimpsest import record as records
 from palimpsest import report
 from palimpsest.audit.apart import make_apart
-from palimpsest.audit.board import Board, Drawing, Picture
+from palimpsest.audit.board import Board, Drawing, Picture, Recovered
 from palimpsest.audit.conclude import conclude
 from palimpsest.audit.crew import Bench
 from palimpsest.audit.examine import examine, skip
@@ -20,6 +22,7 @@ from palimpsest.audit.imported import imported_stage
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.released import every_stage
 from palimpsest.audit.runnable import check_tasks, runnable
+from palimpsest.audit.separate import together
 from palimpsest.audit.stage import Stage, chosen_requests, homes
 from palimpsest.audit.workshop import Workshop
 from palimpsest.errors import NothingAudited, StoreError
@@ -69,13 +72,20 @@ def audit(
             make_apart(plan, bench, workers)
         for seed in plan.seeds:
             skip(plan, seed, board)
+            boards: list[Board] = []
             for stage in all_stages(plan, split, shop, seed):
                 where = f"seed {seed}, {stage.requests[-1].selection} ({len(stage.requests[-1])} records)"
+                where += f", request {stage.turn + 1} of {len(plan.forget)}" if plan.separate else ""
                 where += f", trained by {stage.home.name}" if stage.home.name else ""
                 say(f"{where}: original, {len(stage.controls)} controls and {len(stage.unlearned)} methods ready")
-                examine(plan, stage, shop, board)
+                boards.append(board if not plan.separate else Board())
+                examine(plan, stage, shop, boards[-1])
                 say(f"{where}: attacked and verified, {time.perf_counter() - begin:.0f} s so far")
                 passed.append(stage)
+                if plan.separate:
+                    stage.unload()
+            if plan.separate:
+                board.take(together(plan, boards))
         if not any(cell.status == "ok" for cell in board.cells):
             reasons = "; ".join(sorted({cell.reason for cell in board.cells}))
             raise NothingAudited(f"got no completed attack or verifier, expected at least one: {reasons}")
@@ -91,7 +101,9 @@ def audit(
     done = done.model_copy(update={"seconds": round(time.perf_counter() - begin, 1)})
     records.write(done, out, board.scores)
     strips = [strip(drawing, split) for drawing in board.drawings]
-    panels.save(out, [*(panel(picture, split) for picture in board.pictures), *strips])
+    shown: list[panels.Shown] = [panel(picture, split) for picture in board.pictures]
+    shown += [*strips, *recoveries(board.recoveries, split)]
+    panels.save(out, shown)
     report.write(out)
     if shop.made["redacted"]:
         say(f"took attacked inputs of earlier runs out of {shop.made['redacted']} score sets in the store")
@@ -130,10 +142,7 @@ def panel(picture: Picture, split: Split) -> panels.Panel:
     """A picture for the report, with the original images and the true labels beside the attacked ones."""
     place = picture.place
     ids = picture.ids.tolist()
-    parts = (split.train, split.validation, split.test)
-    found = Examples.joined([part.only(ids) for part in parts])
-    order = {name: at for at, name in enumerate(found.ids.tolist())}
-    shown = found.take([order[name] for name in ids])
+    shown = named(ids, split)
     return panels.Panel(
         unlearner=place.label,
         target=place.target,
@@ -164,3 +173,37 @@ def strip(drawing: Drawing, split: Split) -> panels.Strip:
         request=place.request,
         ids=tuple(drawing.ids.tolist()),
     )
+
+
+def recoveries(found: Sequence[Recovered], split: Split) -> list[panels.Recovery]:
+    """What was recovered for the report, beside the true records; of separate requests to one method in one panel."""
+    places = dict.fromkeys(one.place for one in found if one.place.target != "placebo")
+    made = []
+    for place in places:
+        mine = [one for one in found if one.place == place]
+        ids = [str(name) for one in mine for name in one.ids]
+        truth = named(ids, split)
+        images = np.concatenate([one.images for one in mine])
+        true = next(iter(truth.batch().inputs.values())).cpu().numpy()
+        made.append(
+            panels.Recovery(
+                unlearner=place.label,
+                target=place.target,
+                seed=place.seed,
+                attack=place.by,
+                classes=split.classes,
+                images=np.stack([true, images], 1),
+                label=truth.targets.cpu().numpy(),
+                rank=np.concatenate([one.rank for one in mine]),
+                request=place.request,
+                ids=tuple(ids),
+            )
+        )
+    return made
+
+
+def named(ids: Sequence[str], split: Split) -> Examples:
+    """The records of these ids, in their order, whichever part they are in."""
+    found = Examples.joined([part.only(ids) for part in (split.train, split.validation, split.test)])
+    order = {name: at for at, name in enumerate(found.ids.tolist())}
+    return found.take([order[name] for name in ids])

@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 
 from palimpsest.disk import clear_scratch, disk_errors, write_atomically
 from palimpsest.errors import BadInput, ContractError, NewerFormat
-from palimpsest.types import Finding, Measure, Scores
+from palimpsest.types import Finding, Leak, Measure, Scores
 
 FORMAT = 1
-SHARED = ("original", "retrained", "untrained")
+SHARED = ("original", "retrained", "untrained", "known-leak")
 """Targets that belong to all methods of a learner."""
 
 
@@ -95,6 +95,25 @@ class VerdictRow(_Row):
     because: list[str]
 
 
+class LeakRow(_Row):
+    """What one attack that compares the models before and after says of a method's deletion.
+
+    value: its primary measure, a mean over seeds. minus_placebo: less that on records in neither model. known_leak: the same for
+    the pair that is known to leak, which says whether the attack can tell at all.
+    """
+
+    unlearner: str
+    settings: dict[str, Any] = {}
+    request: int = 0
+    defence: str | None = None
+    attack: str
+    state: Leak
+    value: float | None = None
+    minus_placebo: MeasureRow | None = None
+    known_leak: MeasureRow | None = None
+    because: list[str]
+
+
 class Warning(_Row):
     """A self-check of the audit that found something. `name` is looked up in the docs: raised if, what it means."""
 
@@ -135,6 +154,7 @@ class Record(_Row):
     cells: list[Cell]
     comparisons: list[Comparison] = []
     verdicts: list[VerdictRow] = []
+    leaks: list[LeakRow] = []
     warnings: list[Warning] = []
 
 

@@ -41,7 +41,9 @@ KNOWABLE: Mapping[str, Callable[[Case], Any]] = {
     "classes": lambda case: case.split.classes,
     "recipe": lambda case: case.original.recipe,
     "initial_weights": lambda case: case.original.initial(),
-    "counts": lambda case: (len(case.forget), len(case.retain)),
+    "counts": lambda case: (len(case.forgotten), len(case.retain)),
+    "labels": lambda case: case.split.train.only(case.forgotten).targets,
+    "class_count": lambda case: len(torch.unique(case.split.train.only(case.forgotten).targets)),
 }
 """What an attack may declare to know beside the models, and where the evaluator takes it from."""
 
@@ -149,17 +151,21 @@ _ACCESS = {"labels": LabelsView, "posterior": PosteriorView, "weights": WeightsV
 
 
 class View:
-    """All that an attack after unlearning is shown: models at its access level, and what it declared to know."""
+    """All that an attack after unlearning is shown: models at its access level, and what it declared to know.
 
-    __slots__ = ("_known", "_models", "task", "threat")
+    made: what the adversary made of the original before, where it makes something ready.
+    """
 
-    def __init__(self, threat: ThreatModel, case: Case) -> None:
+    __slots__ = ("_known", "_models", "made", "task", "threat")
+
+    def __init__(self, threat: ThreatModel, case: Case, made: Any = None) -> None:
         access = _ACCESS[threat.sees]
         self.threat = threat
+        self.made = made
         self.task: Task = case.task
         self._models: dict[str, LabelsView] = {}
         if threat.models in ("before", "both"):
-            self._models["before"] = access(case.original)
+            self._models["before"] = access(case.seen_before or case.original)
         if threat.models in ("after", "both"):
             self._models["after"] = access(case.seen or case.subject)
         self._known = {name: KNOWABLE[name](case) for name in threat.knows}

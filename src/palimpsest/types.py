@@ -144,7 +144,10 @@ def as_float(values: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Split:
-    """A data set, parted. `fingerprint` is a hash of the contents; equal contents have equal fingerprints."""
+    """A data set, parted. `fingerprint` is a hash of the contents; equal contents have equal fingerprints.
+
+    public: training records set aside, which models may be pre-trained on and nobody asks to forget; None where there are none.
+    """
 
     name: str
     kind: str  # image | features | text
@@ -154,6 +157,7 @@ class Split:
     classes: tuple[str, ...]
     fingerprint: str
     domain: tuple[Tensor, Tensor]  # lowest and highest value of the attacked input, broadcast over its shape
+    public: Examples | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -161,10 +165,18 @@ class Split:
         return tuple(next(iter(self.train.inputs.values())).shape[1:])
 
     def to(self, device: torch.device | str) -> Split:
-        """The split on a device; the base storage is moved once even when the three parts share it."""
-        train, validation, test = moved((self.train, self.validation, self.test), device)
+        """The split on a device; the base storage is moved once even when the parts share it."""
+        parts = (self.train, self.validation, self.test, *([] if self.public is None else [self.public]))
+        train, validation, test, *public = moved(parts, device)
         low, high = self.domain
-        return replace(self, train=train, validation=validation, test=test, domain=(low.to(device), high.to(device)))
+        return replace(
+            self,
+            train=train,
+            validation=validation,
+            test=test,
+            domain=(low.to(device), high.to(device)),
+            public=public[0] if public else None,
+        )
 
 
 def moved(parts: Sequence[Examples], device: torch.device | str) -> list[Examples]:
@@ -240,6 +252,20 @@ class Scores:
     def __getitem__(self, name: str) -> Array:
         return self.arrays[name]
 
+    @staticmethod
+    def joined(parts: Sequence[Scores]) -> Scores:
+        """The units of several, in order. Raises BadInput where their arrays or axes differ."""
+        first = parts[0]
+        for part in parts[1:]:
+            if (part.unit, part.arrays.keys(), part.axes) != (first.unit, first.arrays.keys(), first.axes):
+                raise BadInput("scores", got="parts of different kinds", expected="the same arrays and axes in each")
+        ids = np.concatenate([part.ids for part in parts])
+        return replace(
+            first,
+            ids=ids,
+            arrays={name: np.concatenate([part.arrays[name] for part in parts]) for name in first.arrays},
+        )
+
     def where(self, mask: Array) -> Scores:
         return replace(self, ids=self.ids[mask], arrays={name: values[mask] for name, values in self.arrays.items()})
 
@@ -270,6 +296,14 @@ class Finding(StrEnum):
     SUPPRESSED_HEAD = "suppressed-head"
     OVER_FORGOTTEN = "over-forgotten"
     NOT_APPLIED = "not-applied"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Leak(StrEnum):
+    """What an attack that compares two models says of a deletion."""
+
+    LEAKED = "leaked"
+    NOT_LEAKED = "not leaked"
     INCONCLUSIVE = "inconclusive"
 
 

@@ -58,12 +58,12 @@ class Deadly(ConfidenceMembership):
 
     marker: str = ""
 
-    def run(self, case: Any, *, rng: Any) -> Any:
+    def run(self, case: Any, **how: Any) -> Any:
         marker = Path(self.marker)
         if not marker.exists():
             marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().run(case, rng=rng)
+        return super().run(case, **how)
 
 
 def choice(**changes: Any) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, final
 
 from torch import Tensor, nn
@@ -31,6 +31,14 @@ class Guess:
     gradients: int = 0
 
 
+Keep = Callable[[str, Callable[[], Guess]], Guess]
+
+
+def made_here(name: str, make: Callable[[], Guess]) -> Guess:
+    """Keeps nothing."""
+    return make()
+
+
 @dataclass(frozen=True)
 class Attack(Checked, ABC):
     """Base of all attacks. `run` owns the contract; `observe` holds the adversary, `score` the evaluator.
@@ -38,6 +46,9 @@ class Attack(Checked, ABC):
     threat: the declared threat model. paper: where it comes from. reads_one_model: controls are retrained models (negative) and the
     original (positive). primary: the measure (name) that verdicts go by, higher meaning more remembered. tasks: names of the tasks
     that it is for. untrained: whether a model with fresh weights is attacked too, as inputs may bring forth much from any.
+    compares: whether it reads off two models what was deleted between them. Then primary says how much a deletion gives away,
+    verdicts on memory do not go by it, and its guess depends on nothing but what it is shown. chance: what guessing reaches there;
+    none: one class of all. reads_steps: whether one plain step on the deleted records is what it reads. makes_ready: see `ready`.
     """
 
     kind: ClassVar[str] = "attacks"
@@ -48,6 +59,10 @@ class Attack(Checked, ABC):
     primary: ClassVar[str] = ""
     bias_matched: ClassVar[bool] = False  # whether class-wise the bias-matched control is needed to read it
     untrained: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
+    makes_ready: ClassVar[bool] = False
+    chance: ClassVar[float | None] = 0.5
+    reads_steps: ClassVar[bool] = True
     tasks: ClassVar[tuple[str, ...]] = (Classification.name,)
 
     def __init_subclass__(cls, *, partial: bool = False, **kwargs: Any) -> None:
@@ -57,16 +72,30 @@ class Attack(Checked, ABC):
             raise ContractError(f"{cls.__name__}: got no `threat`, expected a ThreatModel")
 
     @final
-    def run(self, case: Case, *, rng: Rng) -> tuple[Guess, Scores]:
-        """The adversary observes its view and guesses; the evaluator scores. Models keep weights, modes and requires_grad."""
+    def run(self, case: Case, *, rng: Rng, keep: Keep = made_here) -> tuple[Guess, Scores]:
+        """The adversary observes its view and guesses; the evaluator scores. Models keep weights, modes and requires_grad.
+
+        keep: gives back a guess that was kept under a name, or makes and keeps it: "ready" for what `ready` gives, and of an
+        attack that compares, "guess" for what `observe` gives.
+        """
         models = [trained.model for trained in (case.original, case.subject, case.seen, *case.controls) if trained]
         before = [_state(model) for model in models]
-        view = View(self.threat, case)
-        guess = self.observe(view, rng=rng)
+
+        def look() -> Guess:
+            early = View(replace(self.threat, models="before", knows=()), case)
+            made = keep("ready", lambda: self.ready(early, rng=rng.child("ready"))) if self.makes_ready else None
+            return self.observe(View(self.threat, case, made), rng=rng)
+
+        guess = keep("guess", look) if self.compares else look()
         scores = self.score(guess, case)
         if [_state(model) for model in models] != before:
             raise ContractError(f"{type(self).__name__}: got a model that it changed, expected it as it was")
         return guess, scores
+
+    def ready(self, view: View, *, rng: Rng) -> Guess:
+        """What the adversary makes of the original alone, before anything is unlearned (`makes_ready`). The view shows no other
+        model; `observe` finds the result in `view.made`. It is made once for all that is unlearned from this original."""
+        raise ContractError(f"{type(self).__name__}: got `makes_ready` without `ready`, expected both")
 
     @abstractmethod
     def observe(self, view: View, *, rng: Rng) -> Guess:

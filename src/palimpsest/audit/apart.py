@@ -61,7 +61,7 @@ def make_apart(plan: Plan, here: Bench, workers: Workers) -> None:
         (turn, at, place)
         for turn in rounds
         for at, stage in enumerate(_walked(plan, here, turn))
-        for place, _ in enumerate(seats(stage))
+        for place, _ in enumerate(seats(plan, stage))
     ]
     crew.spread(examine, chairs, "attacks and verifiers")
 
@@ -84,7 +84,7 @@ def examine(plan: Plan, place: Bench, piece: tuple[Round, int, int]) -> None:
     """All attacks and verifiers on one model, by the place of its stage in the round and its own in `seats`."""
     turn, at, number = piece
     stage = _walked(plan, place, turn)[at]
-    examine_seat(plan, stage, list(seats(stage))[number], place.shop, Board())
+    examine_seat(plan, stage, list(seats(plan, stage))[number], place.shop, Board())
 
 
 def _walked(plan: Plan, place: Bench, turn: Round) -> list[Stage]:

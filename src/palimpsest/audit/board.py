@@ -49,15 +49,29 @@ class Drawing:
     label: Array
 
 
+@dataclass(frozen=True)
+class Recovered:
+    """What an attack made of records that it never saw, shape (n, channels, height, width), and the ids of the true ones.
+    rank: of these among unseen records, by the distance to what was recovered, shape (n,)."""
+
+    place: Place
+    ids: Ids
+    images: Array
+    rank: Array
+
+
 @dataclass
 class Board:
-    """Cells in the order in which they were made, their scores and measures, pictures of attacked images, and drawings."""
+    """Cells in the order in which they were made, their places, scores and measures, pictures of attacked images,
+    drawings, and records as attacks recovered them."""
 
     cells: list[Cell] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)
     scores: dict[str, Scores] = field(default_factory=dict)
     measures: dict[Place, dict[Any, Measure]] = field(default_factory=dict)
     pictures: list[Picture] = field(default_factory=list)
     drawings: list[Drawing] = field(default_factory=list)
+    recoveries: list[Recovered] = field(default_factory=list)
 
     def add(
         self,
@@ -76,6 +90,7 @@ class Board:
     ) -> None:
         """A cell that completed."""
         self.scores[key] = scores
+        self.places.append(place)
         self.measures[place] = {measure.key: measure for measure in measures}
         self.cells.append(
             Cell(
@@ -101,7 +116,18 @@ class Board:
     ) -> None:
         """A cell that failed or was skipped: it stays in the record with its reason, and without measures."""
         head = self._head(place, attack, settings, by_settings, learner, defence)
+        self.places.append(place)
         self.cells.append(Cell(**head, status="skipped" if skipped else "failed", reason=reason))
+
+    def take(self, other: Board) -> None:
+        """All that stands on another board too."""
+        self.cells += other.cells
+        self.places += other.places
+        self.scores.update(other.scores)
+        self.measures.update(other.measures)
+        self.pictures += other.pictures
+        self.drawings += other.drawings
+        self.recoveries += other.recoveries
 
     @staticmethod
     def _head(

@@ -73,6 +73,11 @@ MEANINGS: Mapping[str, tuple[str, str]] = {
         "the retrained control of imported weights was trained here",
         "It is a fair control only if the recipe is that of the imported weights: compare its test accuracy with theirs.",
     ),
+    "more-records-than-gradient": (
+        "more was deleted at once than the weights can tell apart",
+        "All deleted records together have more values than the model has weights, so no search can separate them: what was "
+        "recovered is a mixture at best. Delete fewer records a request.",
+    ),
 }
 """Name → (raised if, what it means)."""
 
@@ -154,7 +159,17 @@ def self_checks(
         found.append(warn("single-seed", f"seed {seeds[0]}"))
     if min(request_sizes) < 30:
         found.append(warn("few-records", f"{min(request_sizes)} records"))
-    return found + weaker_than_larger_epsilon(board, threats) + beaten_by_less(board, threats)
+    return found + inseparable(board) + weaker_than_larger_epsilon(board, threats) + beaten_by_less(board, threats)
+
+
+def inseparable(board: Board) -> list[Warning]:
+    """Deletions whose records outnumber the weights that an inversion goes by."""
+    keyed = [(cell, board.scores[str(cell.scores)]) for cell in board.cells if cell.status == "ok" and cell.attack]
+    return [
+        warn("more-records-than-gradient", f"{cell.unlearner or cell.target}, seed {cell.seed}, {cell.attack}")
+        for cell, scores in keyed
+        if "separable" in scores.arrays and not scores["separable"].all()
+    ]
 
 
 def weaker_than_larger_epsilon(board: Board, threats: Mapping[str, ThreatModel] | None = None) -> list[Warning]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from itertools import product
 from typing import Any
 
 from palimpsest.audit import checks, judge
 from palimpsest.audit.board import Board
 from palimpsest.audit.examine import examiners
+from palimpsest.audit.leaks import leak
 from palimpsest.audit.plan import Imported, Plan
 from palimpsest.audit.residual import residual_knowledge
 from palimpsest.audit.stage import Stage, labels
 from palimpsest.audit.yardstick import Yardstick
 from palimpsest.case import held_out
 from palimpsest.catalog import identity, name_of, plain, settings_of
-from palimpsest.record import Comparison, Record, Request, VerdictRow, Warning, hardware, versions
+from palimpsest.record import Comparison, LeakRow, Record, Request, VerdictRow, Warning, hardware, versions
 from palimpsest.threat import same_weights
 from palimpsest.types import Finding, Split
 
@@ -27,6 +29,7 @@ def conclude(
     comparisons: list[Comparison] = []
     verdicts: list[VerdictRow] = []
     broken_everywhere: list[str] = []
+    leaks: list[LeakRow] = []
     undecided: list[Warning] = []
     homes = list(dict.fromkeys(stage.home.name for stage in stages))
     for index, home in product(sorted({stage.index for stage in stages}), homes):
@@ -41,6 +44,12 @@ def conclude(
                 comparisons += residual_knowledge(board, subject, attack, plan.seeds)
             found = judge.evidence(board, subject, plan.attacks, plan.seeds, broken, plan.yardstick)
             verdicts.append(judge.verdict(plan.policy, subject, found))
+            unknown = mine[0].home.unknown
+            leaks += [
+                leak(plan.policy, board, subject, attack, plan.seeds)
+                for attack in plan.attacks
+                if attack.compares and not unknown
+            ]
             undecided += [
                 checks.warn("not-decisive", f"{read.name}: original and retrained are too close")
                 for read in found.readings
@@ -48,7 +57,7 @@ def conclude(
             ]
         if home == homes[-1]:
             verdicts += [_skipped(plan, label, index) for label in plan.skipped]
-    sizes = [len(stage.requests[-1]) for stage in stages]
+    sizes = _sizes(plan, stages)
     threats = {name_of(attack): attack.threat for attack in plan.attacks}
     warnings = checks.self_checks(board, split, plan.seeds, sizes, broken_everywhere, threats, homes, plan.yardstick)
     warnings += checks.of_verdicts(verdicts)
@@ -74,7 +83,7 @@ def conclude(
         model=_model(plan, stages[0]),
         learner=identity(plan.learner),
         recipe=identity(plan.recipe) if trained_here else None,
-        requests=_requests(stages),
+        requests=_requests(plan, stages),
         seeds=list(plan.seeds),
         redacted=redacted,
         settings={
@@ -86,6 +95,7 @@ def conclude(
         cells=board.cells,
         comparisons=comparisons,
         verdicts=verdicts,
+        leaks=leaks,
         warnings=list({(w.name, w.message): w for w in [*warnings, *undecided]}.values()),
     )
 
@@ -153,7 +163,16 @@ def _model(plan: Plan, stage: Stage) -> dict[str, Any]:
     return {**identity(plan.model), "parameters": count}
 
 
-def _requests(stages: Sequence[Stage]) -> list[Request]:
+def _sizes(plan: Plan, stages: Sequence[Stage]) -> list[int]:
+    """Records of each request, or of all that are separate, per seed."""
+    if not plan.separate:
+        return [len(stage.requests[-1]) for stage in stages]
+    return [sum(len(request.ids) for request in _requests(plan, stages) if request.seed == seed) for seed in plan.seeds]
+
+
+def _requests(plan: Plan, stages: Sequence[Stage]) -> list[Request]:
+    if plan.separate:
+        return [_all_of(seed, {s.turn: s for s in stages if s.seed == seed}.values()) for seed in plan.seeds]
     return [
         Request(
             seed=stage.seed,
@@ -164,3 +183,13 @@ def _requests(stages: Sequence[Stage]) -> list[Request]:
         )
         for stage in {(stage.seed, stage.index): stage for stage in stages}.values()
     ]
+
+
+def _all_of(seed: int, stages: Collection[Stage]) -> Request:
+    """The separate requests of one seed, as one row."""
+    requests = [stage.requests[-1] for stage in stages]
+    counts = Counter(request.selection for request in requests)
+    told = ", ".join(f"{count} × {text}" if count > 1 else text for text, count in counts.items())
+    ids = list(dict.fromkeys(str(name) for request in requests for name in request.ids))
+    classes = sorted({int(c) for stage in stages for c in stage.forgotten_classes})
+    return Request(seed=seed, index=0, selection=f"{told}, each alone", ids=ids, classes=classes)

@@ -1,22 +1,32 @@
-"""The bias-matched control: a retrained model whose head is shifted until it looks as ready to name the forgotten class.
+"""Controls that are made from a model at hand: bias-matched ones, and the known leak.
+
+A bias-matched control is a retrained model whose head is shifted until it looks as ready to name the forgotten class.
 
 A method that merely lowers the logit of a forgotten class leaves a model that a small perturbation brings back, and so does the
 same lowering applied the other way to a model that never saw the class. Only what UMA recovers beyond this control is
 evidence of memory.
+
+The known leak is the original after one plain step of gradient ascent on the forgotten records: an attack on the difference of
+two models that finds nothing there finds nothing anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from palimpsest.case import Case
+from palimpsest.case import Case, halves
+from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.task import evaluating
-from palimpsest.types import Examples
+from palimpsest.types import Array, Examples
 
 
 class Shifted(nn.Module):
@@ -77,3 +87,53 @@ def bias_matched(case: Case, retrained: Trained) -> Trained:
         logits(retrained, forget), logits(case.subject, forget), forget.targets, case.forgotten_classes
     )
     return retrained.with_model(Shifted(retrained.model, shift).eval())
+
+
+LEAK = 0.01
+"""Length of the known leak's step, as a share of the weights' own: far above what rounding takes from a difference."""
+
+
+def known_leak(case: Case, batch_size: int = 256) -> Trained:
+    """The original after one step along the gradient of its loss on the forgotten records, in evaluation mode."""
+    original, forget = case.original, case.split.train.only(case.forgotten)
+    model = copy.deepcopy(original.model).eval()
+    weights = [parameter.requires_grad_(True) for parameter in model.parameters()]
+    totals = [torch.zeros_like(weight) for weight in weights]
+    for batch in forget.batches(batch_size):
+        loss = original.task.loss(model, batch, reduction="sum")
+        for total, part in zip(
+            totals, torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True), strict=True
+        ):
+            total += part
+    with torch.no_grad():
+        length = torch.stack([total.square().sum() for total in totals]).sum().sqrt()
+        own = torch.stack([weight.square().sum() for weight in weights]).sum().sqrt()
+        if not bool(length > 0):
+            got = "a gradient of zero on the forgotten records"
+            raise BadInput("known leak", got=got, expected="a model that can still learn from them", do="train it less")
+        for weight, total in zip(weights, totals, strict=True):
+            weight += LEAK * own / length * total
+            weight.requires_grad_(False)
+    return original.with_model(model)
+
+
+def placebo(case: Case, stand: Callable[[Case], Array]) -> Case:
+    """The same models, asked for records of the same classes that none was trained on: those at the places that `stand` chooses
+    among the held-out ones in the forget set's place, the others in their own."""
+    unseen, chosen = case.heldout, stand(case)
+    rest = np.setdiff1d(np.arange(len(unseen)), chosen)
+    other = {**case.extra, "forget": unseen.take(chosen), "heldout": unseen.take(rest)}
+    return replace(case, target="placebo", extra=other, answers=WeakKeyDictionary())
+
+
+def half(case: Case) -> Array:
+    """Places of a half of the held-out records."""
+    return np.flatnonzero(halves(case.heldout, "placebo"))
+
+
+def stand_ins(case: Case) -> Array:
+    """Places of held-out records, one of the same class for each forgotten record and in their order, as far as there are."""
+    unseen = case.heldout.targets.cpu().numpy()
+    queues = {int(c): iter(np.flatnonzero(unseen == c).tolist()) for c in np.unique(unseen)}
+    found = [next(queues.get(c, iter(())), None) for c in case.forget.targets.cpu().tolist()]
+    return np.asarray([place for place in found if place is not None], dtype=np.int64)

@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from palimpsest.attack.base import Attack
-from palimpsest.audit.board import Board, Drawing, Picture, Place
-from palimpsest.audit.controls import bias_matched
+from palimpsest.audit.board import Board, Drawing, Picture, Place, Recovered
+from palimpsest.audit.controls import bias_matched, half, known_leak, placebo, stand_ins
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.stage import FAILURES, Stage, labels
 from palimpsest.audit.workshop import Made, Scored, Workshop
 from palimpsest.case import Case, halves, held_out
 from palimpsest.catalog import name_of, settings_of
+from palimpsest.defend.base import OutputRelease
 from palimpsest.errors import StoreError
 from palimpsest.store import digest
 from palimpsest.types import Array, Examples, Scores
@@ -36,9 +36,9 @@ class Seat:
     replica: int = 0
 
 
-def seats(stage: Stage) -> Iterator[Seat]:
-    """The shared controls first, then each method followed by the control that is matched to it."""
-
+def seats(plan: Plan, stage: Stage) -> Iterator[Seat]:
+    """The shared controls first, then each method followed by the controls that are matched to it."""
+    compared = any(attack.compares for attack in plan.attacks)
     shared = stage.home.name
 
     def seat(target: str, made: Made, others: tuple[Made, ...], label: str = shared, replica: int = 0) -> Seat:
@@ -52,6 +52,8 @@ def seats(stage: Stage) -> Iterator[Seat]:
         yield seat("retrained", control, tuple(c for c in stage.controls if c is not control), replica=replica)
     if stage.untrained is not None:
         yield seat("untrained", stage.untrained, ())
+    if compared and stage.home.release is None:
+        yield seat("known-leak", _leaking(stage), ())
     for label, made in stage.unlearned.items():
         if isinstance(made, Exception):
             continue
@@ -59,7 +61,9 @@ def seats(stage: Stage) -> Iterator[Seat]:
         if stage.controls and stage.forgotten_classes:
             yield from (_matched(stage, label, made, replica) for replica in range(len(stage.controls)))
         if not stage.controls and _both_halves(held_out(stage.split, stage.forgotten)):
-            yield _placebo(stage, label, made)
+            yield _placebo(stage, label, made, half)
+        if compared:
+            yield _placebo(stage, label, made, stand_ins)
 
 
 def _matched(stage: Stage, label: str, made: Made, replica: int) -> Seat:
@@ -77,8 +81,11 @@ def _matched(stage: Stage, label: str, made: Made, replica: int) -> Seat:
 
 
 def _seen(stage: Stage, made: Made) -> dict[str, Any]:
-    """The key of the model that an attacker is shown in its place, where that is another."""
-    return {"seen": stage.behind[made.key].key} if made.key in stage.behind else {}
+    """The keys of the models that an attacker is shown in its place and in the original's, where those are others."""
+    told = {"seen": stage.behind[made.key].key} if made.key in stage.behind else {}
+    if stage.served is not None and isinstance(stage.home.release, OutputRelease):
+        told["before"] = stage.served.key
+    return told
 
 
 def _shifted(stage: Stage, retrained: Made, subject: Made) -> Made:
@@ -90,18 +97,23 @@ def _shifted(stage: Stage, retrained: Made, subject: Made) -> Made:
     return Made(key, build, retrained.ids, np.union1d(retrained.holds, subject.holds))
 
 
-def _placebo(stage: Stage, label: str, made: Made) -> Seat:
-    """The method's own model, asked for records of the same classes that no model was trained on: one half of those in the forget
-    set's place, the other in their own."""
+def _leaking(stage: Stage) -> Made:
+    """The original after one step that says all of the forgotten records."""
+    key = digest({"known-leak": stage.original.key, "requests": _requests(stage)})
+
+    def build() -> Any:
+        return known_leak(stage.case(stage.original, "known-leak", ()))
+
+    return Made(key, build, stage.original.ids, stage.original.holds)
+
+
+def _placebo(stage: Stage, label: str, made: Made, stand: Callable[[Case], Array]) -> Seat:
+    """The method's own model, asked for records that no model was trained on."""
 
     def case() -> Case:
-        situation = stage.case(made, "placebo", ())
-        unseen = situation.heldout
-        first = halves(unseen, "placebo")
-        other = {**situation.extra, "forget": unseen.take(first), "heldout": unseen.take(~first)}
-        return replace(situation, extra=other, answers=WeakKeyDictionary())
+        return placebo(stage.case(made, "placebo", ()), stand)
 
-    return Seat("placebo", made, case, {"controls": [], "placebo": True}, label)
+    return Seat("placebo", made, case, {"controls": [], "placebo": stand.__name__}, label)
 
 
 def _both_halves(unseen: Examples) -> bool:
@@ -134,14 +146,14 @@ def examine(plan: Plan, stage: Stage, shop: Workshop, board: Board) -> None:
             for by in examiners(plan):
                 place = Place(name_of(by), "unlearned", stage.seed, label, stage.index)
                 board.fail(place, f"unlearning failed: {made}", **_head(stage, by, label))
-    for seat in seats(stage):
+    for seat in seats(plan, stage):
         examine_seat(plan, stage, seat, shop, board)
 
 
 def examine_seat(plan: Plan, stage: Stage, seat: Seat, shop: Workshop, board: Board) -> None:
     """Puts the cells of one model on the board."""
     for by in examiners(plan):
-        if _applies(by, seat) and (not stage.home.unknown or _tells(by, plan)):
+        if _applies(by, seat) and _shown(by, stage) and (not stage.home.unknown or _tells(by, plan)):
             _cell(plan, stage, seat, by, shop, board)
 
 
@@ -150,18 +162,36 @@ def examiners(plan: Plan) -> list[Attack | Verifier]:
     return [*plan.attacks, *plan.verifiers]
 
 
+COMPARED = ("unlearned", "placebo", "known-leak")
+"""Whose seats an attack takes that compares two models: before and after."""
+
+
 def _applies(by: Attack | Verifier, seat: Seat) -> bool:
+    compares = isinstance(by, Attack) and by.compares
+    if isinstance(by, Attack) and seat.target == "known-leak" and not by.reads_steps:
+        return False
+    if compares or seat.target == "known-leak":
+        other = seat.target not in COMPARED or seat.about.get("placebo") == half.__name__
+        return compares and not other
     if seat.target == "bias-matched":
         return by.bias_matched
     if seat.target == "untrained":
         return isinstance(by, Attack) and by.untrained
     if seat.target == "placebo":
-        return isinstance(by, Attack) and by.bias_matched
+        return isinstance(by, Attack) and by.bias_matched and seat.about["placebo"] == half.__name__
     return True
+
+
+def _shown(by: Attack | Verifier, stage: Stage) -> bool:
+    """Not to an attacker who holds the weights, who need not ask a service that answers with less."""
+    service = isinstance(stage.home.release, OutputRelease)
+    return not (service and isinstance(by, Attack) and by.threat.sees == "weights")
 
 
 def _tells(by: Attack | Verifier, plan: Plan) -> bool:
     """Whether it is another attack by one who does not know of a release; and the verifier that no verdict is without."""
+    if isinstance(by, Attack) and by.compares:
+        return False
     return by.threat.sees == "weights" if isinstance(by, Attack) else name_of(by) == plan.yardstick.by
 
 
@@ -175,11 +205,11 @@ def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Wor
         "original": stage.original.key,
         "requests": _requests(stage),
         "seed": stage.seed,
-        "target": "placebo" if seat.target == "placebo" else "",
+        "target": f"placebo {seat.about['placebo']}" if seat.target == "placebo" else "",
         "controls": seat.about["controls"] if isinstance(by, Verifier) and by.needs_control else [],
     }
-    if isinstance(by, Attack) and "seen" in seat.about:
-        about["seen"] = seat.about["seen"]
+    if isinstance(by, Attack):
+        about |= {name: seat.about[name] for name in ("seen", "before") if name in seat.about}
     holds = [*seat.made.holds.tolist(), *stage.original.holds.tolist()]
     pictured = stage.split.kind == "image" and stage.seed == plan.seeds[0]
     try:
@@ -203,6 +233,10 @@ def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Wor
         scores=scored.scores,
         measures=measures,
     )
+    if pictured and isinstance(by, Attack) and by.compares and scored.shown is not None and scored.shown.dim() == 4:
+        scores = scored.scores
+        board.recoveries.append(Recovered(place, scores.ids, scored.shown.numpy()[scores["order"]], scores["rank"]))
+        return
     told = {"clean_prediction", "attacked_prediction"} <= scored.scores.arrays.keys()
     if pictured and told and "epsilon" in scored.scores.axes and scored.shown is not None and scored.shown.dim() == 4:
         board.pictures.append(_picture(place, scored.scores, scored.shown.numpy()))

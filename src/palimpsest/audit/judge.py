@@ -17,7 +17,7 @@ from palimpsest.measures.intervals import LEVEL, average, difference
 from palimpsest.record import SHARED, Comparison, MeasureRow, VerdictRow
 from palimpsest.types import Measure
 
-CONTROLS = ("retrained", "untrained", "bias-matched", "placebo", "original")
+CONTROLS = ("retrained", "untrained", "bias-matched", "placebo", "original", "known-leak")
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ def evidence(
     stick: Yardstick = ACCURACY,
 ) -> Evidence:
     """What the verdict on one method goes by: accuracies, or what stands in their place, and each attack's primary measure wherever
-    it perturbs."""
+    it perturbs. Attacks that compare two models say nothing of what one of them remembers."""
+    attacks = [attack for attack in attacks if not attack.compares]
     chosen = [
         (name_of(attack), key, attack.bias_matched and subject.class_wise)
         for attack in attacks

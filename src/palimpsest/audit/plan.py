@@ -52,10 +52,11 @@ class Imported:
 class Plan:
     """Data, model, what to forget and how, what to attack with, over which seeds.
 
-    forget: selections, in the order of the requests. defences: every method is tried with each of them too, where it fits.
-    learners: those that single methods need, by name, beside the audit's own. optional: labels of methods that are skipped where
-    the case is not theirs. skipped: label → why. controls: retrained models per seed and learner. threads: None leaves torch's
-    own number. tuned: how the methods' settings were found (`tuning.Tuned.told` by method), for the record.
+    forget: selections, in the order of the requests. separate: each request is of the original alone, as if no other had been made,
+    and what they give is taken together; else they come one after the other. defences: every method is tried with each of them
+    too, where it fits. learners: those that single methods need, by name, beside the audit's own. optional: labels of methods that
+    are skipped where the case is not theirs. skipped: label → why. controls: retrained models per seed and learner. threads: None
+    leaves torch's own number. tuned: how the methods' settings were found (`tuning.Tuned.told` by method), for the record.
     """
 
     data: Dataset
@@ -63,6 +64,7 @@ class Plan:
     forget: tuple[str, ...]
     unlearners: tuple[Unlearner, ...]
     attacks: tuple[Attack, ...]
+    separate: bool = False
     verifiers: tuple[Verifier, ...] = field(default_factory=every_verifier)
     defences: tuple[Defence, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)

@@ -9,7 +9,7 @@ from palimpsest.audit.plan import Plan
 from palimpsest.audit.stage import FAILURES, Home, Stage, stages
 from palimpsest.audit.workshop import Made, Workshop
 from palimpsest.catalog import name_of, settings_of
-from palimpsest.defend.base import ModelRelease
+from palimpsest.defend.base import ModelRelease, OutputRelease
 from palimpsest.errors import PalimpsestError, StoreError
 from palimpsest.rng import Rng
 from palimpsest.types import Split
@@ -28,13 +28,13 @@ def every_stage(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int)
 def _behind(release: ModelRelease, stage: Stage, shop: Workshop, weights: bool) -> Iterator[Stage]:
     """Two stages: the attacker knows the release, as nothing else counts as safe; and where attacks read weights, does not."""
     name = name_of(release)
-    stream = Rng(stage.seed).child("release", name, stage.index)
+    stream = Rng(stage.seed).child("release", name, stage.turn)
     retain = shop.task.remove(stage.split.train, stage.forgotten)
 
     def served(made: Made) -> Made:
         return shop.release(release, made, retain, stream)
 
-    unknowns = (False, True) if weights else (False,)
+    unknowns = (False, True) if weights and not isinstance(release, OutputRelease) else (False,)
     try:
         original, controls = served(stage.original), tuple(served(control) for control in stage.controls)
     except StoreError:

@@ -17,7 +17,7 @@ from palimpsest.audit.plan import Plan
 from palimpsest.audit.workshop import Made, Workshop
 from palimpsest.case import Case, classes_gone
 from palimpsest.catalog import identity, name_of, settings_of
-from palimpsest.defend.base import Guarded, ModelRelease
+from palimpsest.defend.base import Guarded, ModelRelease, OutputRelease
 from palimpsest.errors import BadInput, PalimpsestError, StoreError
 from palimpsest.forget.selection import select
 from palimpsest.learn.base import Learner, Trained
@@ -57,6 +57,8 @@ class Home:
 class Stage:
     """The original, its retrained controls and the unlearned models (or why there is none) after `requests`, all of one learner.
 
+    turn: which of the plan's requests the last of them is. index: under which request its cells stand: where requests are
+    separate, all stand under the first.
     untrained: the model that the original's training began with, where an attack is to be read beside it.
     served: what takes the original's seat where a release stands before it. behind: key of a released model → the model that an
     attacker takes it for who does not know of the release.
@@ -73,11 +75,9 @@ class Stage:
     served: Made | None = None
     untrained: Made | None = None
     behind: Mapping[str, Made] = field(default_factory=dict)
+    turn: int = 0
+    index: int = 0
     answers: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = field(default_factory=WeakKeyDictionary, repr=False)
-
-    @property
-    def index(self) -> int:
-        return len(self.requests) - 1
 
     def case(self, subject: Made, target: str, others: tuple[Made, ...] | None = None) -> Case:
         """What the evaluator knows, with this subject; controls other than the subject."""
@@ -93,7 +93,14 @@ class Stage:
             self.seed,
             answers=self.answers,
             seen=seen.trained if seen else None,
+            seen_before=self.served.trained if self.served and isinstance(self.home.release, OutputRelease) else None,
         )
+
+    def unload(self) -> None:
+        """Lets go of the weights of controls and unlearned models, which are loaded again where they are asked for."""
+        for made in (*self.controls, *self.unlearned.values()):
+            if isinstance(made, Made):
+                made.unload()
 
     def defence(self, label: str) -> str | None:
         """The defence that this method's model stands behind."""
@@ -110,7 +117,7 @@ class Stage:
     @cached_property
     def forgotten_classes(self) -> tuple[int, ...]:
         """Classes that are gone whole; with none, forgetting was by record."""
-        return classes_gone(self.split.train, self.forgotten)
+        return classes_gone(self.split, self.forgotten)
 
     @cached_property
     def whole_classes_only(self) -> bool:
@@ -167,10 +174,13 @@ def _home(plan: Plan, unlearner: Unlearner) -> Home:
 
 
 def chosen_requests(plan: Plan, split: Split, task: Task, seed: int) -> list[ForgetRequest]:
-    """What each request of one seed names, in order. Raises BadInput for one that cannot be granted."""
+    """What each request of one seed names, in order. Raises BadInput for one that cannot be granted.
+
+    Separate requests may name the same records, unless they are drawn at random."""
     remaining, requests = split.train, []
     for index, selection in enumerate(plan.forget):
-        request = select(selection, remaining, split.classes, rng=Rng(seed).child("request", index))
+        among = split.train if plan.separate and not selection.startswith("random") else remaining
+        request = select(selection, among, split.classes, rng=Rng(seed).child("request", index))
         requests.append(request)
         remaining = task.remove(remaining, request.ids.tolist())
     return requests
@@ -181,7 +191,7 @@ def fits(plan: Plan, split: Split, task: Task, seed: int) -> list[tuple[Examples
     rng, remaining = Rng(seed), split.train
     found = [(remaining, rng.child("original"))]
     for index, request in enumerate(chosen_requests(plan, split, task, seed)):
-        remaining = task.remove(remaining, request.ids.tolist())
+        remaining = task.remove(split.train if plan.separate else remaining, request.ids.tolist())
         found += [(remaining, rng.child("control", index, replica)) for replica in range(plan.controls)]
     return found
 
@@ -201,7 +211,8 @@ def untrained(plan: Plan, shop: Workshop, seed: int) -> Made | None:
 
 
 def stages(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> Iterator[Stage]:
-    """One stage per request, in order: each method of the home unlearns from where its last request left it."""
+    """One stage per request, in order: each method of the home unlearns from where its last request left it, or from the original
+    where requests are separate."""
     trained = (
         shop.fit(home.learner, home.recipe, plan.model, examples, rng)
         for examples, rng in fits(plan, split, shop.task, seed)
@@ -210,6 +221,8 @@ def stages(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> I
     current: dict[str, Made | Exception] = dict.fromkeys(home.methods, original)
     requests: list[ForgetRequest] = []
     for index, request in enumerate(chosen_requests(plan, split, shop.task, seed)):
+        if plan.separate:
+            current, remaining, requests = dict.fromkeys(home.methods, original), split.train, []
         requests.append(request)
         forget = remaining.only(request.ids.tolist())
         remaining = shop.task.remove(remaining, request.ids.tolist())
@@ -234,4 +247,6 @@ def stages(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> I
             home,
             {label: settings_of(unlearner) for label, unlearner in home.methods.items()},
             untrained=untrained(plan, shop, seed),
+            turn=index,
+            index=0 if plan.separate else index,
         )

@@ -50,10 +50,13 @@ class Made:
     def trained(self) -> Trained:
         return self.get()
 
+    def unload(self) -> None:
+        self.__dict__.pop("trained", None)
+
 
 SHOWN = 6
 """Attacked inputs kept with the scores, for the report's pictures."""
-ATTACKED = "attacked"
+ATTACKED, RECOVERED = "attacked", "recovered"
 WITHHELD = "withheld"
 """Told of scores whose attacked inputs were left out, as contents were redacted."""
 
@@ -80,6 +83,7 @@ class NotMade(Exception):
 class Workshop:
     """Makes, stores and loads. `made` counts what was not in the store, `redacted` the scores in it that lost attacked inputs.
 
+    public: records that models are pre-trained on, by learners that ask for it.
     closed: raise NotMade instead of making anything.
     """
 
@@ -88,13 +92,19 @@ class Workshop:
     fingerprint: str
     device: str = "cpu"
     validation: Examples | None = None
+    public: Examples | None = None
     closed: bool = False
+    guesses: dict[str, Guess] = field(default_factory=dict, repr=False, compare=False)
     made: dict[str, int] = field(default_factory=lambda: {"models": 0, "scores": 0, "redacted": 0})
 
     def fit(self, learner: Learner, recipe: Recipe, factory: Model, examples: Examples, rng: Rng) -> Made:
         """A model trained on these records; a killed run goes on from its last checkpoint."""
         spec = self._spec(rng, learner=identity(learner), recipe=identity(recipe), model=identity(factory))
         spec["ids"] = digest(sorted(examples.ids.tolist()))
+        base = self._pretrained(learner, factory, rng)
+        if base is not None:
+            spec["base"] = base.key
+        holds = examples.ids if base is None else np.union1d(examples.ids, base.holds)
         found = self.store.get("model", spec)
         if found is None:
             self._open()
@@ -104,10 +114,11 @@ class Workshop:
                 recipe,
                 factory,
                 rng=rng,
-                checkpoint=Checkpoint(self.store, spec),
+                checkpoint=Checkpoint(self.store, spec, holds=tuple(holds.tolist())),
                 device=self.device,
+                initial=None if base is None else base.trained.model.state_dict(),
             )
-            found = self._keep(spec, trained, examples.ids, trained.kept)
+            found = self._keep(spec, trained, holds, trained.kept)
         artifact = found
 
         def load() -> Trained:
@@ -116,14 +127,24 @@ class Workshop:
             kept = _named(artifact.tensors, "kept/")
             return Trained(model, self.task, examples.ids, learner, recipe, factory, kept, cost=_cost(artifact))
 
-        return Made(artifact.key, load, examples.ids, examples.ids, _cost(artifact))
+        return Made(artifact.key, load, examples.ids, holds, _cost(artifact))
+
+    def _pretrained(self, learner: Learner, factory: Model, rng: Rng) -> Made | None:
+        """The model that this seed's originals and controls start from; None where the learner asks for none."""
+        if learner.pretraining is None or self.public is None:
+            return None
+        return self.fit(Plain(), learner.pretraining, factory, self.public, Rng(rng.seed).child("pretraining"))
+
+    def _public_of(self, made: Made) -> Ids:
+        """Ids of the public records that had a part in a model's weights."""
+        return made.holds[:0] if self.public is None else np.intersect1d(made.holds, self.public.ids)
 
     def unlearn(self, unlearner: Unlearner, before: Made, retain: Examples, forget: Examples, rng: Rng) -> Made:
         """The model after `unlearner`. Raises PalimpsestError where the weights that come out are not finite."""
         spec = self._spec(rng, unlearner=identity(unlearner), before=before.key)
         spec["forget"] = digest(sorted(forget.ids.tolist()))
         ids = np.setdiff1d(before.ids, forget.ids)
-        holds = ids if unlearner.guarantee == "exact" else before.holds
+        holds = np.union1d(ids, self._public_of(before)) if unlearner.guarantee == "exact" else before.holds
         found = self.store.get("model", spec)
         if found is None:
             self._open()
@@ -203,12 +224,37 @@ class Workshop:
 
         The stream of randomness depends on the case's seed and the attack alone: controls meet the same noise."""
 
+        def keep(name: str, make: Callable[[], Guess]) -> Guess:
+            kept = ("original", "seed", "before") if name == "ready" else tuple(about)
+            seen = {key: about[key] for key in kept if key in about}
+            seen |= {"subject": subject.key} if name == "guess" else {}
+            seen.pop("target", None)  # what an adversary guesses does not depend on what it is judged by
+            return self._guess({name: identity(attack), **seen}, make, holds)
+
         def run() -> tuple[Scores, Guess | None]:
             situation = replace(case(), extract=self.extractor)
-            guess, scores = attack.run(situation, rng=situation.rng.child("attack", type(attack).__name__))
+            guess, scores = attack.run(situation, rng=situation.rng.child("attack", type(attack).__name__), keep=keep)
             return scores, guess
 
         return self._score("attack", identity(attack), subject, run, about, holds, pictured)
+
+    def _guess(self, about: Mapping[str, Any], make: Callable[[], Guess], holds: Iterable[str]) -> Guess:
+        """What an adversary came up with, from the store or, where contents are redacted, from this process alone."""
+        spec = {**about, "data": self.fingerprint, "environment": environment(self.device)}
+        key = digest(spec)
+        if key in self.guesses:
+            return self.guesses[key]
+        found = self.store.get("guess", spec)
+        if found is not None:
+            told = found.info
+            return Guess(found.tensors, told["info"], told["queries"], told["gradients"])
+        guess = make()
+        if self.store.redact:
+            self.guesses[key] = guess
+        else:
+            told = {"info": dict(guess.info), "queries": guess.queries, "gradients": guess.gradients}
+            self.store.put("guess", spec, guess.tensors, told, set(map(str, holds)))
+        return guess
 
     def verify(
         self,
@@ -257,7 +303,7 @@ class Workshop:
             seconds = wall() - start
             tensors = {f"scores/{name}": torch.from_numpy(np.ascontiguousarray(v)) for name, v in scores.arrays.items()}
             info = {"unit": scores.unit, "ids": scores.ids.tolist(), "axes": dict(scores.axes), "seconds": seconds}
-            if guess is not None and ATTACKED in guess.tensors:
+            if guess is not None and (ATTACKED in guess.tensors or RECOVERED in guess.tensors):
                 if self.store.redact:
                     info[WITHHELD] = True
                 else:
@@ -303,6 +349,8 @@ def wall() -> float:
 
 def _shown(guess: Guess) -> Tensor:
     """What the report shows of a guess: its own pictures, or else the first attacked inputs of the largest budget."""
+    if RECOVERED in guess.tensors:
+        return guess.tensors[RECOVERED]
     if "pictures" in guess.tensors:
         return guess.tensors["pictures"]
     return guess.tensors[ATTACKED][:SHOWN, int(np.argmax(guess.info["epsilon"]))]

@@ -21,7 +21,7 @@ from palimpsest.record import Record, Warning
 from palimpsest.report import wording
 from palimpsest.store import Entry
 from palimpsest.threat import GOALS, KNOWLEDGE, PHASES, ROLES, ThreatModel
-from palimpsest.types import Finding
+from palimpsest.types import Finding, Leak
 
 COLOURS = {Finding.FORGOTTEN: "green", Finding.RESIDUAL: "red", Finding.OVER_FORGOTTEN: "red"}
 """Of a verdict; the others are yellow."""
@@ -154,6 +154,21 @@ def verdicts(record: Record, verbose: bool = False) -> Table:
         request = [str(row.request + 1)] if several else []
         verdict = Text(row.verdict, style=COLOURS.get(row.verdict, "yellow"))
         table.add_row(row.unlearner, *request, verdict, "\n".join(reasons) + more)
+    return table
+
+
+def leaks(record: Record) -> Table | None:
+    """What attacks that compare two models say of each method's deletions; None where there are none."""
+    if not record.leaks:
+        return None
+    several = len({row.request for row in record.leaks}) > 1
+    table = Table(title="What deletions give away", title_justify="left", box=None, pad_edge=False)
+    for column in ("method", *(["request"] if several else []), "attack", "says", "because"):
+        table.add_column(column, no_wrap=column != "because")
+    for row in record.leaks:
+        request = [str(row.request + 1)] if several else []
+        says = Text(row.state, style={Leak.LEAKED: "red", Leak.NOT_LEAKED: "green"}.get(row.state, "yellow"))
+        table.add_row(row.unlearner, *request, row.attack, says, "; ".join(row.because))
     return table
 
 

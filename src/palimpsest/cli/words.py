@@ -27,7 +27,8 @@ Forget = Annotated[
     typer.Option(
         "--forget",
         metavar="SELECTION",
-        help="class=0, class=0:0.5 (half of it), random=0.1, random=500, ids=FILE or owner=ID; once more for each further request.",
+        help="class=0, class=0:0.5 (half of it), random=0.1, random=500, random=100/8 (eight a request), ids=FILE or owner=ID; "
+        "once more for each further request.",
     ),
 ]
 Set = Annotated[

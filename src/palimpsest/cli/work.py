@@ -20,6 +20,10 @@ def audit(
     limit: words.Limit = None,
     model: words.Model = None,
     forget: words.Forget = None,
+    separate: Annotated[
+        bool,
+        typer.Option("--separate", help="Each request is of the original alone; their findings are taken together."),
+    ] = False,
     unlearn: Annotated[str | None, typer.Option(metavar="A,B", help="Unlearning methods, or all.")] = None,
     attack: Annotated[str | None, typer.Option(metavar="A,B", help="Attacks.")] = None,
     verify: Annotated[
@@ -74,7 +78,7 @@ def audit(
         raise UnknownName("--require", got=str(require), known=["forgotten"])
     given = {
         "data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "forget": forget,
-        "unlearn": unlearn, "attack": attack, "verify": verify, "defend": defend,
+        "separate": separate or None, "unlearn": unlearn, "attack": attack, "verify": verify, "defend": defend,
         "seeds": seeds, "controls": controls, "threads": threads,
     }  # fmt: skip
     imported = None
@@ -123,6 +127,9 @@ def _show(record: Record, folder: Path, verbose: bool) -> None:
     console.print()
     console.print(present.verdicts(record, verbose))
     console.print()
+    if (leaks := present.leaks(record)) is not None:
+        console.print(leaks)
+        console.print()
     for line in present.warnings(record.warnings, verbose):
         console.print(line, style="yellow", soft_wrap=True)
     console.print(f"record  {folder / 'record.json'}", soft_wrap=True)

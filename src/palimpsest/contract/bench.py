@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from palimpsest.audit.controls import known_leak
 from palimpsest.case import Case
 from palimpsest.catalog import make
 from palimpsest.data.digits import Digits
@@ -22,6 +23,7 @@ from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.base import Model
 from palimpsest.models.convnet import ConvNet
+from palimpsest.models.linear import Linear
 from palimpsest.models.masked_autoencoder import MaskedAutoencoder
 from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
@@ -106,6 +108,28 @@ class Bench:
             subject, control = (self.fit(retain, selection, replica) for replica in range(2))
             made.append(self._case(self.split, request, self.original, subject, control))
         return (*made, self.learnt_by_heart)
+
+    @cached_property
+    def deletions(self) -> tuple[Case, ...]:
+        """One record of each class deleted alone from a linear model, of which its gradient tells all. The subject is the original
+        after one plain step on the record."""
+        return self._deleted(lambda count: 1)
+
+    @cached_property
+    def class_deletions(self) -> tuple[Case, ...]:
+        """Half of the records of each class, deleted alone in the same way."""
+        return self._deleted(lambda count: count // 2)
+
+    def _deleted(self, share: Callable[[int], int]) -> tuple[Case, ...]:
+        targets, recipe = self.split.train.targets, Recipe(epochs=5, batch_size=32, lr=0.05)
+        original = Plain().fit(self.task, self.split.train, recipe, Linear(), rng=Rng(0).child("deletions"))
+        made = []
+        for label in torch.unique(targets).tolist():
+            mine = self.split.train.ids[(targets == label).numpy()]
+            request = ForgetRequest(mine[: share(len(mine))], f"records of class {label}")
+            case = Case(self.split, (request,), original, original, "known-leak", extract=self.extract)
+            made.append(replace(case, subject=known_leak(case)))
+        return tuple(made)
 
     def _case(
         self, split: Split, request: ForgetRequest, original: Trained, subject: Trained, control: Trained

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from torch import nn
 
-from palimpsest.attack.base import Attack
+from palimpsest.attack.base import Attack, Guess
+from palimpsest.audit.controls import placebo, stand_ins
 from palimpsest.case import Case
 from palimpsest.contract.bench import Applies, Bench, Check, demand
 from palimpsest.learn.base import Trained
@@ -30,7 +32,14 @@ def _declared(attack: Attack, bench: Bench) -> None:
 
 
 def _counts_queries(attack: Attack, bench: Bench) -> None:
-    view = View(attack.threat, bench.cases[0])
+    case = _situation(attack, bench)
+    early = View(replace(attack.threat, models="before", knows=()), case)
+    made = attack.ready(early, rng=Rng(0)) if attack.makes_ready else None
+    if made is not None:
+        demand(
+            made.queries == early.queries, f"{made.queries} queries of {early.queries} made ready", "the view's count"
+        )
+    view = View(attack.threat, case, made)
     told = attack.observe(view, rng=Rng(0)).queries
     demand(told == view.queries, f"{told} queries of {view.queries}", "the view's own count: queries=view.queries")
     if attack.threat.sees != "weights":
@@ -38,7 +47,7 @@ def _counts_queries(attack: Attack, bench: Bench) -> None:
 
 
 def _leaves_models(by: Attack | Verifier, bench: Bench) -> None:
-    case = bench.cases[0]
+    case = _situation(by, bench)
     models = [case.original.model, case.subject.model, *(control.model for control in case.controls)]
     before, states = [copy.deepcopy(model) for model in models], [_state(model) for model in models]
     _scores(by, case)
@@ -51,7 +60,7 @@ def _state(model: nn.Module) -> list[bool]:
 
 
 def _scores_again(by: Attack | Verifier, bench: Bench) -> None:
-    one, two = (_scores(by, bench.cases[0]) for _ in range(2))
+    one, two = (_scores(by, _situation(by, bench)) for _ in range(2))
     demand(len(one.ids) > 0 and bool(one.arrays), "no scores", "a score for one record or more")
     equal = one.ids.tolist() == two.ids.tolist() and one.arrays.keys() == two.arrays.keys()
     equal = equal and all(np.array_equal(one[name], two[name]) for name in one.arrays)
@@ -59,7 +68,7 @@ def _scores_again(by: Attack | Verifier, bench: Bench) -> None:
 
 
 def _measures_from_scores(by: Attack | Verifier, bench: Bench) -> None:
-    scores = _scores(by, bench.cases[0])
+    scores = _scores(by, _situation(by, bench))
     measures = by.measure(scores)
     demand(bool(measures), "no measures", "at least one")
     for measure in measures:
@@ -113,7 +122,7 @@ def _found(attack: Attack, case: Case, model: Trained) -> list[Measure]:
 
 def _models_alone(by: Attack | Verifier, bench: Bench) -> None:
     """An equal model gets equal measures, under another name and as another object too."""
-    case = bench.cases[0]
+    case = _situation(by, bench)
     twin = case.subject.with_model(copy.deepcopy(case.subject.model))
     measured = [by.measure(_scores(by, each)) for each in (case, case.of(twin, "unlearned"))]
     demand(bool(measured[0]), "no measures", "at least one")
@@ -141,12 +150,52 @@ def _nothing_between_equals(verifier: Verifier, bench: Bench) -> None:
         demand(abs(measure.value) < 1e-6, f"{measure.name} = {measure.value}", "0 between two equal models")
 
 
+def _reads(attack: Attack, bench: Bench) -> None:
+    """From the original and the same after one plain step on what is deleted, for each class: more than a placebo gives."""
+    known, unknown = _leaks(attack, bench)
+    gap = difference(attack.primary, [known], [unknown])
+    got = f"{attack.primary} {known.value:.3f}, and {unknown.value:.3f} of records in neither model"
+    demand(gap.low > 0, got, "clearly more of the deleted records")
+
+
+def _placebo_at_chance(attack: Attack, bench: Bench) -> None:
+    chance = 1 / len(bench.split.classes) if attack.chance is None else attack.chance
+    _, unknown = _leaks(attack, bench)
+    got = f"{attack.primary} {unknown.value:.3f} [{unknown.low:.3f}, {unknown.high:.3f}] of records in neither model"
+    demand(unknown.low <= chance <= unknown.high, got, f"chance, {chance:.3f}")
+
+
+def _leaks(attack: Attack, bench: Bench) -> tuple[Measure, Measure]:
+    """The primary measure on deletions that tell all, and on their placebos, of the same guesses."""
+    parts: list[tuple[Scores, Scores]] = []
+    for case in _deletions(attack, bench):
+        guess = _guess(attack, case)
+        parts.append((attack.score(guess, case), attack.score(guess, placebo(case, stand_ins))))
+    known, unknown = (attack.measure(Scores.joined([pair[place] for pair in parts])) for place in range(2))
+    first, second = (next(m for m in found if m.name == attack.primary) for found in (known, unknown))
+    return first, second
+
+
+def _guess(attack: Attack, case: Case) -> Guess:
+    return attack.run(case, rng=Rng(0))[0]
+
+
+def _situation(by: Attack | Verifier, bench: Bench) -> Case:
+    """What a member is tried on: two models that differ by one record for an attack that compares, else a class forgotten."""
+    return _deletions(by, bench)[0] if isinstance(by, Attack) and by.compares else bench.cases[0]
+
+
+def _deletions(attack: Attack, bench: Bench) -> tuple[Case, ...]:
+    """Single records, or parts of classes for an attack that names classes."""
+    return bench.class_deletions if attack.chance is None else bench.deletions
+
+
 def _scores(by: Attack | Verifier, case: Case) -> Scores:
     return by.run(case, rng=Rng(0))[1] if isinstance(by, Attack) else by.verify(case)
 
 
 def _units(by: Attack | Verifier, bench: Bench) -> None:
-    scores = _scores(by, bench.cases[0])
+    scores = _scores(by, _situation(by, bench))
     split = bench.split
     known = {*split.train.ids.tolist(), *split.test.ids.tolist(), *split.validation.ids.tolist()}
     if scores.unit == "record":
@@ -168,6 +217,8 @@ JUDGES: Mapping[str, Mapping[str, Check]] = {
         "equal models, equal measures": _models_alone,
         "finds more in the original than in a retrained model": _tells,
         "finds nothing where there is nothing": _nothing_where_nothing_is,
+        "reads a known leak": _reads,
+        "is at chance on its placebo": _placebo_at_chance,
     },
     "verifiers": {
         "leaves models as they are": _leaves_models,
@@ -180,7 +231,13 @@ JUDGES: Mapping[str, Mapping[str, Check]] = {
     },
 }
 
+COMPARES, ALONE = "it compares two models", "it reads one model"
+OTHERS = "a plain step on the deleted records is not what it reads"
 LIMITS: Mapping[str, Applies] = {
+    "finds more in the original than in a retrained model": lambda attack: COMPARES * attack.compares,
+    "finds nothing where there is nothing": lambda attack: COMPARES * attack.compares,
+    "reads a known leak": lambda attack: OTHERS if not attack.reads_steps else "" if attack.compares else ALONE,
+    "is at chance on its placebo": lambda attack: ALONE * (not attack.compares),
     "finds nothing between equal models": lambda verifier: (
         "" if verifier.needs_control else "it compares with no retrained model"
     ),

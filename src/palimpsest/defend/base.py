@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palimpsest.catalog import Checked, name_of
@@ -14,7 +15,7 @@ from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.learn.recipe import Recipe
 from palimpsest.rng import Rng
-from palimpsest.task import Task
+from palimpsest.task import Task, as_classification
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
 
@@ -34,9 +35,10 @@ class Defence(Checked, ABC):
 
 @dataclass(frozen=True)
 class Guard(Defence, ABC):
-    """A defence that acts while an unlearner unlearns (S2)."""
+    """A defence that acts while an unlearner unlearns (S2). keeps_guarantee: whether what the method guarantees holds under it."""
 
     stage: ClassVar[str] = "S2"
+    keeps_guarantee: ClassVar[bool] = True
 
     @abstractmethod
     def check(self, unlearner: Unlearner) -> None:
@@ -69,6 +71,8 @@ class Guarded(Unlearner):
         self.guard.check(self.unlearner)
         for name in ("guarantee", "needs", "needs_recipe", "mixes"):
             object.__setattr__(self, name, getattr(self.unlearner, name))
+        if not self.guard.keeps_guarantee:
+            object.__setattr__(self, "guarantee", "none")
 
     @property
     def label(self) -> str:
@@ -110,3 +114,46 @@ class ModelRelease(Defence, ABC):
     @abstractmethod
     def release(self, part: nn.Module, model: nn.Module) -> nn.Module:
         """What is served: takes what `model` takes and answers with what it answers."""
+
+
+@dataclass(frozen=True)
+class OutputRelease(ModelRelease, ABC):
+    """A defence of what a service answers with: posteriors in, posteriors out. It is no defence against those who hold the weights.
+
+    It stands before the original as before what is unlearned from it.
+    """
+
+    def check(self, task: Task) -> None:
+        """Raises BadInput where it is not for this task."""
+        as_classification(task, name_of(self))
+
+    @abstractmethod
+    def answers(self, posterior: Tensor) -> Tensor:
+        """What is answered in the place of posteriors, shape (n, k): posteriors too, with the same class highest."""
+
+    def part(self, task: Task) -> nn.Module:
+        self.check(task)
+        return nn.Identity()
+
+    def prepare(self, part: nn.Module, task: Task, retain: Examples, *, rng: Rng, meter: Meter) -> None:
+        """It needs no records."""
+
+    def release(self, part: nn.Module, model: nn.Module) -> nn.Module:
+        return Answering(model, self)
+
+
+LEAST = 1e-30
+"""A posterior of zero counts as this much, so that its logarithm is a number."""
+
+
+class Answering(nn.Module):
+    """A model whose logits are the logarithms of what a release answers with."""
+
+    def __init__(self, model: nn.Module, release: OutputRelease) -> None:
+        super().__init__()
+        self.model, self.how = model, release
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        answer = self.model(inputs)
+        logits: Tensor = answer if isinstance(answer, Tensor) else answer.logits
+        return self.how.answers(F.softmax(logits.float(), 1)).clamp_min(LEAST).log()

@@ -1,4 +1,4 @@
-"""Which records a request names: class=0, class=0:0.5, random=0.1, random=500, ids=FILE, owner=ID."""
+"""Which records a request names: class=0, class=0:0.5, random=0.1, random=500, random=100/8, ids=FILE, owner=ID."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from palimpsest.errors import BadInput, UnknownName
 from palimpsest.rng import Rng
 from palimpsest.types import Examples, ForgetRequest, Ids
 
-FORMS = "class=0, class=0,3, class=0:0.5, random=0.1, random=500, ids=FILE or owner=ID"
+FORMS = "class=0, class=0,3, class=0:0.5, random=0.1, random=500, random=100/8, ids=FILE or owner=ID"
 
 
 def select(text: str, records: Examples, classes: tuple[str, ...], *, rng: Rng) -> ForgetRequest:
@@ -36,6 +36,23 @@ def select(text: str, records: Examples, classes: tuple[str, ...], *, rng: Rng) 
             f"--forget {text}", got="retain records of one class", expected="two classes or more", do="forget fewer"
         )
     return ForgetRequest(ids, text)
+
+
+def each(text: str) -> tuple[str, ...]:
+    """The requests that `text` stands for: random=100/8 for a hundred random records in requests of eight, the last of what is
+    left; anything else for itself. Raises BadInput where that are no whole numbers above 0.
+
+    >>> each("random=20/8")
+    ('random=8', 'random=8', 'random=4')
+    """
+    how, _, what = text.partition("=")
+    if how != "random" or "/" not in what:
+        return (text,)
+    total, _, size = what.partition("/")
+    if not (total.isdecimal() and size.isdecimal() and 0 < int(size) <= int(total)):
+        raise BadInput("--forget random", got=repr(what), expected="whole numbers, as in random=100/8")
+    full, rest = divmod(int(total), int(size))
+    return (f"random={size}",) * full + (f"random={rest}",) * (rest > 0)
 
 
 def _by_class(what: str, records: Examples, classes: tuple[str, ...], rng: Rng) -> Ids:

@@ -21,7 +21,7 @@ from palimpsest.errors import BadInput, UnknownName
 Settings = dict[str, dict[str, Any]]
 
 
-SUBJECT = frozenset({"data", "limit", "model", "learner", "recipe", "forget"})
+SUBJECT = frozenset({"data", "limit", "model", "learner", "recipe", "forget", "separate"})
 """What settings are tuned for."""
 
 
@@ -53,9 +53,10 @@ class Choices(BaseModel):
     """Everything is optional; what is left out is filled in by `options.plan`.
 
     data, model, learner, unlearn, attack, verify, defend: names as `palimpsest list` shows them, or `my_module:MyClass`. limit:
-    at most this many training records. recipe: fields of the recipe. forget: selections, one request each, in order. seeds: how
-    many, counted from 0. controls: retrained models per seed. threads: of torch; none: its own choice. settings: name of a part →
-    its fields. about, scale: what a preset says of itself. tuned: what `palimpsest tune` says of how it found the settings.
+    at most this many training records. recipe: fields of the recipe. forget: selections, one request each, in order. separate:
+    whether each request is of the original alone. seeds: how many, counted from 0. controls: retrained models per seed. threads:
+    of torch; none: its own choice. settings: name of a part → its fields. about, scale: what a preset says of itself. tuned: what
+    `palimpsest tune` says of how it found the settings.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -68,6 +69,7 @@ class Choices(BaseModel):
     learner: str | None = None
     recipe: dict[str, Any] = {}
     forget: tuple[str, ...] | None = None
+    separate: bool | None = None
     unlearn: tuple[str, ...] | None = None
     attack: tuple[str, ...] | None = None
     verify: tuple[str, ...] | None = None

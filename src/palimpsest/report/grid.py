@@ -8,25 +8,36 @@ from palimpsest.report.attacks import slug
 from palimpsest.report.blocks import Block, Grid, Paragraph, Picture, Section
 from palimpsest.report.figures import picture
 from palimpsest.report.numbers import Numbers
-from palimpsest.report.panels import Panel, Strip, load
+from palimpsest.report.panels import Panel, Recovery, Shown, Strip, load
 from palimpsest.report.wording import epsilon, subject
 from palimpsest.types import Array
 
-COLUMNS = 6
+COLUMNS, MOST = 6, 10
+"""Records shown of each model; recovered ones."""
 
 
 def section(numbers: Numbers) -> Section | None:
     """None where the record is redacted or there are no images."""
     found = [] if numbers.record.redacted else load(numbers.folder)
-    panels = [panel for panel in _shown(found) if isinstance(panel, Panel)]
-    strips = [strip for strip in _shown(found) if isinstance(strip, Strip)]
+    panels = [panel for panel in _shown(found, Panel) if isinstance(panel, Panel)]
+    strips = [strip for strip in _shown(found, Strip) if isinstance(strip, Strip)]
+    recoveries = [one for one in _shown(found, Recovery) if isinstance(one, Recovery)]
     blocks: list[Block] = []
     several = len(numbers.requests) > 1
     if panels:
         blocks += _attacked(panels, several)
     if strips:
         blocks += [Paragraph(DRAWN), *(_drawn(strip, place, several) for place, strip in enumerate(strips))]
-    return Section("images", "Attacked images" if panels else "Drawn images", tuple(blocks)) if blocks else None
+    if recoveries:
+        blocks += [Paragraph(RECOVERED), *(_recovered(one, place, several) for place, one in enumerate(recoveries))]
+    title = "Attacked images" if panels else "Drawn images" if strips else "Recovered images"
+    return Section("images", title, tuple(blocks)) if blocks else None
+
+
+RECOVERED = (
+    "Deleted records, and what was recovered of them from two models by an attacker who never saw them. Below each: the record's "
+    "rank among unseen records of its class by its distance to what was recovered (1: nearest of all, 0.5: by chance)."
+)
 
 
 DRAWN = (
@@ -45,13 +56,33 @@ def _attacked(panels: list[Panel], several: bool) -> list[Block]:
     return [Paragraph(text), *(_grid(panel, factor, place, several) for place, panel in enumerate(panels))]
 
 
-def _shown(panels: list[Panel | Strip]) -> list[Panel | Strip]:
-    """One panel per method, and one retrained and one untrained model to compare them with."""
-    methods = [panel for panel in panels if panel.target == "unlearned" and len(panel)]
-    controls = [
-        [panel for panel in panels if panel.target == name and len(panel)] for name in ("retrained", "untrained")
+def _shown(panels: list[Shown], kind: type) -> list[Shown]:
+    """One panel per method, and one model of each sort of control to compare them with."""
+    mine = [panel for panel in panels if isinstance(panel, kind) and len(panel)]
+    methods = [panel for panel in mine if panel.target == "unlearned"]
+    firsts = [
+        [panel for panel in mine if panel.target == name][:1] for name in ("retrained", "untrained", "known-leak")
     ]
-    return [*controls[0][:1], *controls[1][:1], *methods] if methods else []
+    return [*(panel for first in firsts for panel in first), *methods] if methods else []
+
+
+def _recovered(found: Recovery, place: int, several: bool) -> Grid:
+    who, names = subject(found.target, found.unlearner), [found.classes[int(label)] for label in found.label]
+    rows = []
+    for turn, title in enumerate(("deleted", "recovered")):
+        words = names if turn == 0 else [f"rank {rank:.2f}" for rank in found.rank]
+        pictures = [
+            Picture(
+                f"{title}-{place}-{slug(who)}-{i}.png",
+                picture(found.images[i, turn]),
+                f"{title}, record {i + 1}, {names[i]}",
+                words[i],
+            )
+            for i in range(min(len(found), MOST))
+        ]
+        rows.append((title, tuple(pictures)))
+    after = f", request {found.request + 1}" if several else ""
+    return Grid(f"{found.attack}, {who}, seed {found.seed}{after}", tuple(rows))
 
 
 def _drawn(strip: Strip, place: int, several: bool) -> Grid:

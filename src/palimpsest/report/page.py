@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from palimpsest import record as records
-from palimpsest.report import about, attacks, costs, grid, sequence, tuned, verdicts
+from palimpsest.report import about, attacks, costs, grid, leaks, sequence, tuned, verdicts
 from palimpsest.report.blocks import Page, Paragraph, Section
 from palimpsest.report.numbers import Numbers
 from palimpsest.report.tables import accuracies
@@ -16,6 +16,7 @@ def compose(folder: Path) -> Page:
     numbers = Numbers(records.read(folder), folder)
     sections = [
         verdicts.section(numbers),
+        leaks.section(numbers),
         _accuracies(numbers) if "accuracy" in numbers.verifiers or not numbers.verifiers else None,
         sequence.section(numbers),
         *(attacks.section(numbers, attack) for attack in numbers.attacks),

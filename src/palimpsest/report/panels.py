@@ -19,6 +19,7 @@ from palimpsest.types import Array
 FILE = "panels.safetensors"
 ARRAYS = ("original", "attacked", "label", "before", "after")
 DRAWN = ("images", "label")
+RECOVERED = ("images", "label", "rank")
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,42 @@ class Strip:
         return len(self.label)
 
 
-def save(folder: Path, panels: Sequence[Panel | Strip]) -> Path:
+@dataclass(frozen=True)
+class Recovery:
+    """Deleted records and what an attack made of them that never saw them, of one model of one seed.
+
+    images: in [0, 1], shape (n, 2, channels, height, width): the record and what was recovered. rank: the record's normalised rank
+    among unseen ones, shape (n,). The rest is as in `Panel`.
+    """
+
+    unlearner: str
+    target: str
+    seed: int
+    attack: str
+    classes: tuple[str, ...]
+    images: Array
+    label: Array
+    rank: Array
+    request: int = 0
+    ids: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 5 or self.images.shape[1] != 2:
+            raise BadInput(
+                "recovered images", got=f"shape {self.images.shape}", expected="(n, 2, channels, height, width)"
+            )
+        if not len(self.images) == len(self.label) == len(self.rank) == (len(self.ids) or len(self.rank)):
+            got = f"{len(self.images)} images, {len(self.label)} labels, {len(self.rank)} ranks, {len(self.ids)} ids"
+            raise BadInput("recovered images", got=got, expected="as many of each")
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+Shown = Panel | Strip | Recovery
+
+
+def save(folder: Path, panels: Sequence[Shown]) -> Path:
     """Writes the panels' file, whole or not at all; no panels remove it."""
     path = folder / FILE
     arrays = {f"{place}/{name}": _stored(panel, name) for place, panel in enumerate(panels) for name in _arrays(panel)}
@@ -107,7 +143,7 @@ def save(folder: Path, panels: Sequence[Panel | Strip]) -> Path:
     return path
 
 
-def load(folder: Path) -> list[Panel | Strip]:
+def load(folder: Path) -> list[Shown]:
     """The panels in a folder, in the order in which they were saved; empty where there are none."""
     path = folder / FILE
     if not path.exists():
@@ -117,13 +153,15 @@ def load(folder: Path) -> list[Panel | Strip]:
         size = int.from_bytes(data[:8], "little")
         heads = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["panels"])
         arrays = safetensors.numpy.load(data)
-        panels: list[Panel | Strip] = []
+        panels: list[Shown] = []
         for place, head in enumerate(heads):
-            drawn = isinstance(head["epsilon"], list)
-            names = DRAWN if drawn else ARRAYS
+            recovered, drawn = "attack" in head, isinstance(head.get("epsilon"), list)
+            names = RECOVERED if recovered else DRAWN if drawn else ARRAYS
             values: dict[str, Any] = {name: arrays[f"{place}/{name}"] for name in names}
             named = {"classes": tuple(head["classes"]), "ids": tuple(head.get("ids", ()))}
-            if drawn:
+            if recovered:
+                panels.append(Recovery(**{**head, **named, **values}))
+            elif drawn:
                 panels.append(Strip(**{**head, **named, **values, "epsilon": tuple(head["epsilon"])}))
             else:
                 panels.append(Panel(**{**head, **named, **values}))
@@ -149,21 +187,25 @@ def purge(folder: Path, ids: Iterable[str]) -> int:
     return len(panels) - len(kept)
 
 
-def _arrays(panel: Panel | Strip) -> tuple[str, ...]:
-    return DRAWN if isinstance(panel, Strip) else ARRAYS
+def _arrays(panel: Shown) -> tuple[str, ...]:
+    return DRAWN if isinstance(panel, Strip) else RECOVERED if isinstance(panel, Recovery) else ARRAYS
 
 
-def _stored(panel: Panel | Strip, name: str) -> Array:
-    kind = np.float32 if name in ("original", "attacked", "images") else np.int64
+def _stored(panel: Shown, name: str) -> Array:
+    kind = np.float32 if name in ("original", "attacked", "images", "rank") else np.int64
     return np.ascontiguousarray(getattr(panel, name), dtype=kind)
 
 
-def _head(panel: Panel | Strip) -> dict[str, object]:
+def _head(panel: Shown) -> dict[str, object]:
+    if isinstance(panel, Recovery):
+        own: dict[str, object] = {"attack": panel.attack}
+    else:
+        own = {"epsilon": list(panel.epsilon) if isinstance(panel, Strip) else panel.epsilon}
     return {
         "unlearner": panel.unlearner,
         "target": panel.target,
         "seed": panel.seed,
-        "epsilon": list(panel.epsilon) if isinstance(panel, Strip) else panel.epsilon,
+        **own,
         "classes": list(panel.classes),
         "request": panel.request,
         "ids": list(panel.ids),

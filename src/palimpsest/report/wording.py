@@ -31,6 +31,7 @@ CONTROLS: Mapping[str, str] = {
     "bias-matched": "a retrained model whose output bias for the forgotten class is shifted until it is as ready to name the class "
     "as the unlearned model; shows what an attack brings back without any memory",
     "placebo": "the method's own model, asked for records that no model was trained on",
+    "known-leak": "the original after one plain step on the forgotten records; shows what is found where a deletion says all",
 }
 
 NAMES: Mapping[str, str] = {

@@ -1,0 +1,64 @@
+"""Separate requests: what the audit found of each is taken together, as if one request had been granted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from palimpsest.attack.base import Attack
+from palimpsest.audit.board import Board, pooled
+from palimpsest.audit.examine import examiners
+from palimpsest.audit.plan import Plan
+from palimpsest.catalog import name_of
+from palimpsest.record import Cell, MeasureRow
+from palimpsest.store import digest
+from palimpsest.types import Measure, Scores
+from palimpsest.verify.base import Verifier
+
+
+def together(plan: Plan, boards: Sequence[Board]) -> Board:
+    """One board out of those of one seed's separate requests: cells that stand at the same place become one.
+
+    An attack that compares two models is measured anew on the scores of all requests, as each request is a deletion of its own. Of
+    everything else the mean over requests is taken: the same retained and test records are judged in each. A cell that failed for
+    one request has failed. Costs are means, seconds sums.
+    """
+    by = {name_of(examiner): examiner for examiner in examiners(plan)}
+    found = Board()
+    for place in dict.fromkeys(place for board in boards for place in board.places):
+        cells = [cell for board in boards for at, cell in zip(board.places, board.cells, strict=True) if at == place]
+        lost = next((cell for cell in cells if cell.status != "ok"), None)
+        found.places.append(place)
+        if lost is not None:
+            found.cells.append(lost)
+            continue
+        scores = Scores.joined([board.scores[str(cell.scores)] for board, cell in _with(boards, cells)])
+        each = [board.measures[place] for board in boards if place in board.measures]
+        measures = _measured(by[place.by], scores, each)
+        key = digest([cell.scores for cell in cells])
+        found.scores[key] = scores
+        found.measures[place] = {measure.key: measure for measure in measures}
+        rows = [MeasureRow.of(measure) for measure in measures]
+        told = {"scores": key, "measures": rows, "cost": _mean(cells), "seconds": sum(cell.seconds for cell in cells)}
+        found.cells.append(cells[0].model_copy(update=told))
+    for board in boards:
+        found.take(replace(board, cells=[], places=[], scores={}, measures={}))  # the pictures
+    return found
+
+
+def _with(boards: Sequence[Board], cells: Sequence[Cell]) -> list[tuple[Board, Cell]]:
+    return [(next(board for board in boards if str(cell.scores) in board.scores), cell) for cell in cells]
+
+
+def _measured(by: Attack | Verifier, scores: Scores, each: Sequence[Mapping[object, Measure]]) -> tuple[Measure, ...]:
+    if isinstance(by, Attack) and by.compares:
+        return by.measure(scores)
+    keys = [key for key in each[0] if all(key in measures for measures in each)]
+    return tuple(pooled([measures[key] for measures in each]) for key in keys)
+
+
+def _mean(cells: Sequence[Cell]) -> dict[str, float]:
+    names = dict.fromkeys(name for cell in cells for name in cell.cost)
+    return {name: float(np.mean([cell.cost.get(name, 0.0) for cell in cells])) for name in names}
