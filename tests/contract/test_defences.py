@@ -17,7 +17,7 @@ from palimpsest.task import Task
 from palimpsest.types import Examples
 from tests.contract.situations import bench
 
-QUICK = {"purification": {"shrink": 2, "width": 16, "epochs": 15}}
+QUICK = {"purification": {"shrink": 2, "width": 16, "epochs": 15}, "pruning": {"share": 0.2}}
 
 
 def outcomes(defence: object) -> dict[str, str]:

@@ -1,0 +1,155 @@
+"""What the attacks share that recover deleted records: the provider's view, how near they come, whom that identifies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from palimpsest.attack.base import Attack, Guess
+from palimpsest.case import Case
+from palimpsest.catalog import name_of, setting
+from palimpsest.errors import BadInput
+from palimpsest.learn._extractor import Extractor
+from palimpsest.measures.identification import assign, mean_colour, normalised_rank, squared
+from palimpsest.measures.image import psnr, ssim
+from palimpsest.measures.intervals import mean, share
+from palimpsest.measures.perceptual import perceptual
+from palimpsest.rng import Rng
+from palimpsest.threat import ThreatModel
+from palimpsest.types import Array, Examples, Measure, Scores
+
+PROVIDER = ThreatModel(
+    roles=("provider",),
+    goals=("G3",),
+    knowledge="K1",
+    phases=("P3",),
+    sees="weights",
+    models="both",
+    knows=("labels",),
+)
+"""The honest-but-curious server of the inversion paper: both weights, and the labels of what was deleted."""
+
+CEILING = 80.0
+"""PSNR in dB that higher ones count as."""
+FEW = 99
+"""Decoys at most where each distance takes passes through a network."""
+
+
+@dataclass(frozen=True)
+class Inversion(Attack, partial=True):
+    """Base of attacks that recover deleted records. A member's `observe` gives recovered (k, *shape), in no order, the labels (k,)
+    that they were taken for, and in `info` the loss that it ended with and how many weights told it. The rest is here."""
+
+    compares = True
+
+    iterations: int = setting(10_000, "gradient steps", source="inversion paper's code", least=1)
+    lr: float = setting(
+        0.04, "highest step, in standard deviations of the input", source="inversion paper's code", above=0
+    )
+    total_variation: float = setting(
+        1e-2,
+        "weight of the mean absolute difference of neighbouring pixels (α)",
+        source="inversion paper's code",
+        least=0,
+    )
+    decoys: int = setting(399, "at most this many unseen records of the class to be told from", source="ours", least=1)
+    extractor: str = setting(
+        "resnet18", "classifier by whose stages images are compared, or my_module:make", source="ours; LPIPS"
+    )
+    extractor_width: int = setting(16, "width of a classifier that is trained here", source="ours", least=1)
+    extractor_epochs: int = setting(
+        10, "passes over the training records that it is trained by", source="ours", least=1
+    )
+
+    def score(self, guess: Guess, case: Case) -> Scores:
+        """See `scores_of`. separable: whether there are as many weights as values in all deleted records together."""
+        recovered = guess.tensors["recovered"]
+        separable = float(recovered.numel() <= guess.info["weights"])
+        extra = {"loss": guess.info["loss"], "separable": separable}
+        return scores_of(case, recovered, guess.tensors["labels"], self.decoys, self._extractor, extra)
+
+    def measure(self, scores: Scores) -> tuple[Measure, ...]:
+        return measures_of(scores, name_of(self), self._extractor)
+
+    @property
+    def _extractor(self) -> Extractor:
+        return Extractor(self.extractor, self.extractor_width, self.extractor_epochs)
+
+
+def scores_of(
+    case: Case, recovered: Tensor, labels: Tensor, decoys: int, extractor: Extractor, extra: Mapping[str, float]
+) -> Scores:
+    """Scores per deleted record, of (k, *shape) recovered samples whose classes were taken to be `labels`, shape (k,).
+
+    Samples come in no order: the Hungarian method matches them with the records. order: the sample that each record got. mse,
+    psnr, and of images ssim and `perceptual` (by a classifier of the same data). rank: normalised rank of the record among
+    `decoys` unseen records of its class by squared distance to the sample; perceptual_rank the same by the perceptual distance,
+    among the first 99;
+    colour_rank by mean colours alone. label: the true class; label_right: whether the sample's was taken to be it.
+    extra: numbers that are the same for all, such as the attack's own loss.
+    """
+    name = case.task.attacked_input
+    truth = case.forget.batch().inputs[name].float().cpu()
+    recovered = recovered.detach().float().cpu()
+    if len(recovered) != len(truth):
+        got, do = f"{len(recovered)} samples and {len(truth)} records", "forget fewer, or use more test records"
+        raise BadInput("recovered", got=got, expected="as many of each, in the placebo too", do=do)
+    order = assign(recovered, truth, squared)
+    drawn, targets = recovered[order], case.forget.targets.cpu()
+    distances = {"rank": squared, "colour_rank": mean_colour}
+    arrays: dict[str, Array] = {"order": order.numpy(), "label": targets.numpy()}
+    arrays["mse"] = squared(drawn, truth).numpy()
+    if truth.dim() == 4:
+        network = case.extract(extractor, case.split)
+        arrays["psnr"] = psnr(drawn, truth, ceiling=CEILING).numpy()
+        arrays["ssim"] = ssim(drawn, truth).numpy()
+        arrays["perceptual"] = perceptual(network, drawn, truth).numpy()
+        distances["perceptual_rank"] = lambda one, other: perceptual(network, one, other)
+    unseen = {int(c): _decoys(case, int(c), decoys) for c in torch.unique(targets)}
+    for what, distance in distances.items():
+        most = FEW if what == "perceptual_rank" else decoys
+        rows = [
+            normalised_rank(drawn[i : i + 1], truth[i : i + 1], unseen[int(c)][None, :most], distance)
+            for i, c in enumerate(targets)
+        ]
+        arrays[what] = torch.cat(rows).numpy()
+    arrays["decoys"] = np.array([len(unseen[int(c)]) for c in targets])
+    arrays["label_right"] = (labels.cpu()[order] == targets).numpy()
+    arrays |= {key: np.full(len(targets), value) for key, value in extra.items()}
+    return Scores("record", case.forget.ids, arrays)
+
+
+def measures_of(scores: Scores, attack: str, extractor: Extractor) -> tuple[Measure, ...]:
+    """Means over deleted records: `rank` (0.5 by chance), `rank_over_colour` (what it has beyond the mean colour's), and the
+    distances; `identified_rate`: records nearer than every decoy, 1/(decoys + 1) by chance. `root_mse` is the inversion paper's
+    MSE. `perceptual_…` is named after the classifier that it goes by, and is not LPIPS."""
+    found = [mean(f"{attack}.rank", scores["rank"]), mean(f"{attack}.colour_rank", scores["colour_rank"])]
+    found += [
+        mean(f"{attack}.rank_over_colour", scores["rank"] - scores["colour_rank"]),
+        share(f"{attack}.identified_rate", scores["rank"] == 1.0),
+        mean(f"{attack}.mse", scores["mse"]),
+        mean(f"{attack}.root_mse", np.sqrt(scores["mse"])),
+    ]
+    if "psnr" in scores.arrays:
+        found += [mean(f"{attack}.{name}", scores[name]) for name in ("psnr", "ssim")]
+        found.append(mean(f"{attack}.perceptual_{extractor.short}", scores["perceptual"]))
+        found.append(mean(f"{attack}.perceptual_rank", scores["perceptual_rank"]))
+    found.append(share(f"{attack}.label_right_rate", scores["label_right"]))
+    if "loss" in scores.arrays:
+        found.append(mean(f"{attack}.matching_loss", scores["loss"]))
+    return tuple(found)
+
+
+def _decoys(case: Case, label: int, most: int) -> Tensor:
+    """Records of a class that no model was trained on, at most so many, the same for all models of a case, (d, *shape)."""
+    unseen: Examples = case.heldout
+    places = np.flatnonzero(unseen.targets.cpu().numpy() == label)
+    if not len(places):
+        got = f"no unseen record of class {label}"
+        raise BadInput("decoys", got=got, expected="at least one", do="use more test records")
+    drawn = Rng(case.seed).child("decoys", label).numpy().permutation(places)[:most]
+    return unseen.take(np.sort(drawn)).batch().inputs[case.task.attacked_input].float().cpu()

@@ -1,0 +1,426 @@
+"""Probing samples against a softmax-linear model, whose slopes and boundaries are known, and on digits."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from palimpsest.attack.leakage._boundary import BoundaryProbes, boundary
+from palimpsest.attack.leakage._probes import BlackBox, Probes, random_squares, slopes, zeroth_order
+from palimpsest.errors import BadInput
+from palimpsest.learn.plain import Plain
+from palimpsest.learn.recipe import Recipe
+from palimpsest.models.mlp import Mlp
+from palimpsest.rng import Rng
+from palimpsest.task import Classification
+from palimpsest.types import Split
+
+SHAPE = (1, 4, 4)
+UNIT = (torch.zeros(()), torch.ones(()))
+STRATEGIES = pytest.mark.parametrize("strategy", [zeroth_order, random_squares])
+SHORT = {zeroth_order: {"iterations": 3}, random_squares: {"changes": 30}}
+LONG = {zeroth_order: {"iterations": 20}, random_squares: {"changes": 400}}
+
+
+class Asked:
+    """softmax(scale·Wx + b), three classes, in float64; it counts what it is asked and looks whether that is in the domain."""
+
+    def __init__(
+        self, domain: tuple[Tensor, Tensor] = UNIT, shape: tuple[int, ...] = SHAPE, scale: float = 4.0
+    ) -> None:
+        draw = torch.Generator().manual_seed(4)
+        self.weight = scale * torch.randn(3, math.prod(shape), generator=draw, dtype=torch.float64)
+        self.bias = -self.weight.sum(1) / 2
+        self.domain, self.records, self.largest, self.within = domain, 0, 0, True
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        assert not torch.is_grad_enabled()
+        self.records += len(inputs)
+        self.largest = max(self.largest, len(inputs))
+        self.within &= bool(((inputs >= self.domain[0]) & (inputs <= self.domain[1])).all())
+        return (inputs.flatten(1).double() @ self.weight.T + self.bias).softmax(1)
+
+    def labels(self, inputs: Tensor) -> Tensor:
+        return self(inputs).argmax(1)
+
+
+def probes(strategy: Any, answer: Any, classes: list[int], seed: int = 0, **changes: Any) -> Probes:
+    options = {"domain": UNIT, "rng": Rng(seed), **SHORT[strategy], **changes}
+    made: Probes = strategy(answer, options.pop("shape", SHAPE), torch.tensor(classes, dtype=torch.long), **options)
+    return made
+
+
+def edges(answer: Any, classes: list[int], seed: int = 0, **changes: Any) -> BoundaryProbes:
+    options = {"domain": UNIT, "rng": Rng(seed), **changes}
+    return boundary(answer, options.pop("shape", SHAPE), torch.tensor(classes, dtype=torch.long), **options)
+
+
+@pytest.mark.parametrize(("scale", "single"), [(1.0, False), (1.0, True), (12.0, True)])
+def test_the_slope_is_the_analytic_one(scale: float, single: bool) -> None:
+    """From float32 answers too, and where the confidence is so close to 1 that float32 has no digit left of it."""
+    model = Asked(scale=scale)
+    box = BlackBox((lambda x: model(x).float()) if single else model, SHAPE, (UNIT[0].double(), UNIT[1].double()), 7)
+    now = torch.rand(30, *SHAPE, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    now[0] = now[0].round()  # at the domain's edges, where the quotient is one-sided
+    wanted, where = torch.arange(30) % 3, torch.stack([torch.randperm(16)[:5] for _ in range(30)])
+    found = slopes(box, now, wanted, where, 1e-4)
+    assert box.queries == model.records == 30 * 2 * 5
+    assert model.largest == 7
+    with torch.no_grad():
+        posterior = model(now)
+    exact = (posterior @ model.weight - model.weight[wanted]).gather(1, where)
+    error = (found - exact).abs() / exact.abs().amax(1, keepdim=True)
+    assert error[1:].max() < (1e-2 if single else 1e-6)
+    assert error[0].max() < 1e-2
+    if scale > 1:
+        assert (posterior.amax(1) > 1 - 1e-7).any()
+
+
+@pytest.mark.parametrize("coordinates", [5, 16, 1024])
+def test_the_queries_are_those_of_the_formula(coordinates: int) -> None:
+    model = Asked(scale=0.1)  # cannot be so confident
+    made = probes(zeroth_order, model, [0, 1, 2, 0], iterations=4, tries=3, coordinates=coordinates, at_once=9)
+    assert made.queries == model.records == 3 * 4 * (1 + 4 * (2 * min(coordinates, 16) + 1))
+    assert model.largest == 9
+    assert not made.accepted.any()
+
+
+def test_every_change_and_every_start_is_one_query() -> None:
+    model = Asked(scale=0.1)
+    made = probes(random_squares, model, [0, 1, 2, 0], changes=25, tries=3, at_once=3)
+    assert made.queries == model.records == 3 * 4 * (1 + 25)
+    assert model.largest == 3
+
+
+@STRATEGIES
+def test_the_threshold_is_reached_and_the_rest_is_not_asked(strategy: Any) -> None:
+    model = Asked()
+    made = probes(strategy, model, [0, 1, 2] * 5, **LONG[strategy])
+    assert made.accepted.all()
+    assert (made.confidence >= 0.999).all()
+    assert made.queries == model.records
+    with torch.no_grad():
+        again = model(made.inputs)
+    assert torch.allclose(again.gather(1, made.classes[:, None])[:, 0], made.confidence, rtol=1e-12)
+    lenient = probes(strategy, model, [0, 1, 2] * 5, threshold=0.5, **LONG[strategy])
+    assert lenient.queries < 0.5 * made.queries
+
+
+@STRATEGIES
+@pytest.mark.parametrize("shape", [(6,), (4, 5), (2, 3, 5)])
+def test_no_query_leaves_the_domain(strategy: Any, shape: tuple[int, ...]) -> None:
+    """Features of their own widths, one of which never varies."""
+    low, high = torch.zeros(shape[-1]), torch.ones(shape[-1])
+    low[:3], high[:3] = torch.tensor([-5.0, 0.1, 2.0]), torch.tensor([7.0, 0.3, 2.0])
+    model = Asked((low, high), shape)
+    made = probes(strategy, model, [0, 1, 2, 1], domain=(low, high), shape=shape, spread=1.0)
+    assert model.within
+    assert made.inputs.shape == (4, *shape)
+    assert ((made.inputs >= low) & (made.inputs <= high)).all()
+    assert (made.inputs[..., 2] == 2).all()
+    assert (made.inputs == low).any()
+
+
+@STRATEGIES
+def test_the_stream_and_the_place_decide_a_probe_and_nothing_else_does(strategy: Any) -> None:
+    one, same, other = (probes(strategy, Asked(), [0, 1, 2, 1], seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(one.inputs, same.inputs)
+    assert one.queries == same.queries
+    assert not torch.equal(one.inputs, other.inputs)
+    assert not torch.equal(one.inputs[1], one.inputs[3])
+    fewer = probes(strategy, Asked(), [0, 1], at_once=5)
+    assert torch.allclose(fewer.inputs, one.inputs[:2], atol=1e-6)
+
+
+@STRATEGIES
+def test_the_best_of_all_tries_is_kept(strategy: Any) -> None:
+    runs = [probes(strategy, Asked(scale=0.3), [0, 1, 2] * 5, tries=tries, spread=0.5) for tries in (1, 4)]
+    assert (runs[1].confidence >= runs[0].confidence).all()
+    assert (runs[1].confidence > runs[0].confidence).any()
+    assert not runs[1].accepted.any()
+
+
+@STRATEGIES
+@pytest.mark.parametrize("never", [-1e3, -40.0])
+def test_a_class_that_is_never_answered_comes_back_as_not_accepted(strategy: Any, never: float) -> None:
+    """Answered as 0, and as a share that no input raises to anything."""
+    model = Asked()
+    model.weight[1] = 0
+    model.bias[1] = never
+    made = probes(strategy, model, [0, 1, 2, 1], tries=2, **LONG[strategy])
+    assert made.accepted.tolist() == [True, False, True, False]
+    assert (made.confidence[[1, 3]] < 1e-3).all()
+    assert made.inputs.isfinite().all()
+    assert model.within
+
+
+def test_a_first_step_of_zeroth_order_is_the_rate_on_the_coordinates_drawn() -> None:
+    def moved(**changes: Any) -> Tensor:
+        made = probes(
+            zeroth_order, Asked(scale=0.1), [0] * 6, iterations=1, tries=1, coordinates=5, spread=1e-7, **changes
+        )
+        return (made.inputs - 0.5).abs().flatten(1)
+
+    for step, rate in ((moved(lr=0.1, late_from=0.9), 0.1), (moved(late_lr=0.02, late_from=0.1), 0.02)):
+        assert ((step > 1e-5).sum(1) == 5).all()
+        assert torch.allclose(step[step > 1e-5], torch.tensor(rate), rtol=1e-4)
+    assert bool(((moved() > 1e-5)[0] != (moved() > 1e-5)[1:]).any())
+
+
+def test_the_steps_of_zeroth_order_are_adams() -> None:
+    """With every coordinate drawn, torch's ADAM on the exact gradient makes the same ones."""
+    model = Asked(scale=0.3)
+    seen: list[Tensor] = []
+
+    def answer(inputs: Tensor) -> Tensor:
+        seen.append(inputs.clone())
+        return model(inputs)
+
+    domain = (UNIT[0].double(), UNIT[1].double())
+    made = probes(zeroth_order, answer, [1], iterations=4, tries=1, domain=domain, lr=0.03)
+    point = seen[0].clone().requires_grad_()
+    adam = torch.optim.Adam([point], lr=0.03)
+    for _ in range(4):
+        adam.zero_grad()
+        logits = point.flatten(1) @ model.weight.T + model.bias
+        torch.nn.functional.cross_entropy(logits, torch.tensor([1])).backward()  # type: ignore[no-untyped-call]
+        adam.step()
+        point.data.clamp_(0, 1)
+    assert torch.allclose(made.inputs, point.detach(), atol=1e-6)
+    assert (made.inputs - seen[0]).abs().max() > 0.1
+
+
+def test_random_squares_work_on_rounded_answers_and_differences_do_not() -> None:
+    model = Asked()
+    exact = Asked.__call__
+    rounded = [
+        probes(
+            how, lambda x: exact(model, x).mul(100).round() / 100, [0, 1, 2] * 3, threshold=0.99, tries=1, **LONG[how]
+        )
+        for how in (zeroth_order, random_squares)
+    ]
+    assert rounded[1].accepted.all()
+    assert not rounded[0].accepted.all()
+
+
+def test_random_squares_walk_on_where_all_answers_are_alike() -> None:
+    seen: list[Tensor] = []
+
+    def answer(inputs: Tensor) -> Tensor:
+        seen.append(inputs.clone())
+        return torch.full((len(inputs), 3), 1 / 3)
+
+    made = probes(random_squares, answer, [0], changes=40, tries=1, area=1 / 16)
+    assert torch.equal(made.inputs, seen[0])
+    assert all(int((now != before).sum()) <= 2 for now, before in itertools.pairwise(seen))
+    assert int((seen[-1] != seen[0]).sum()) > 4
+
+
+@pytest.fixture(scope="module")
+def network(digits: Split, digits_task: Classification) -> nn.Module:
+    torch.set_num_threads(1)
+    recipe = Recipe(epochs=8, batch_size=64)
+    return Plain().fit(digits_task, digits.train, recipe, Mlp(width=32, layers=2), rng=Rng(0)).model.eval()
+
+
+def test_on_digits_both_strategies_are_accepted_and_random_squares_ask_half_as_much(network: nn.Module) -> None:
+    classes = list(range(10)) * 3
+    slow, cheap = (
+        probes(how, lambda x: network(x).softmax(1), classes, shape=(1, 8, 8), **changes)
+        for how, changes in ((zeroth_order, {"iterations": 20}), (random_squares, {"changes": 2000}))
+    )
+    for made in (slow, cheap):
+        assert made.accepted.float().mean() >= 0.9
+        with torch.no_grad():
+            given = network(made.inputs).softmax(1)
+        assert torch.allclose(given.gather(1, made.classes[:, None])[:, 0].double(), made.confidence, atol=1e-6)
+    assert cheap.queries <= 0.5 * slow.queries
+
+
+def test_on_digits_the_boundary_is_where_labels_flip(network: nn.Module) -> None:
+    """Every probe is labelled as wanted, its pair within the tolerance is not, and so along the way between the ends."""
+    made = edges(lambda x: network(x).argmax(1), list(range(10)) * 3, shape=(1, 8, 8))
+    assert made.accepted.float().mean() >= 0.9
+    hit = made.accepted
+    with torch.no_grad():
+        inside, outside, deep, beyond = (
+            network(part[hit]).argmax(1) == made.classes[hit]
+            for part in (made.inputs, made.outside, made.deep, made.beyond)
+        )
+    assert inside.all()
+    assert deep.all()
+    assert not outside.any()
+    assert not beyond.any()
+    assert (made.gap[hit] <= 1e-3).all()
+    assert torch.allclose((made.inputs - made.outside)[hit].abs().flatten(1).amax(1).double(), made.gap[hit], atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_the_queries_of_a_boundary_are_counted_and_bounded(steps: int) -> None:
+    model = Asked()
+    made = edges(model.labels, [0, 1, 2, 0], steps=steps, at_once=11, directions=20, tolerance=0.01)
+    assert made.queries == model.records
+    assert model.largest == 11
+    assert model.within
+    if steps == 0:
+        assert made.queries <= 256 + 4 * math.ceil(math.log2(100))
+    same, other = (
+        edges(model.labels, [0, 1, 2, 0], seed, steps=steps, directions=20, tolerance=0.01) for seed in (0, 1)
+    )
+    assert torch.equal(made.inputs, same.inputs)
+    assert not torch.equal(made.inputs, other.inputs)
+
+
+def test_steps_bring_a_probe_to_the_point_of_its_class_nearest_to_the_far_end() -> None:
+    """Two classes and a plane between them: the nearest point is clamp(y − λ·normal) with the least λ that crosses the plane."""
+    model = Asked(scale=1.0)
+    model.weight[2], model.bias[2] = 0, -1e3
+    plain, stepped = (edges(model.labels, [0, 1] * 5, steps=steps, directions=200) for steps in (0, 8))
+    assert torch.equal(plain.beyond, stepped.beyond)
+    normal, offset = model.weight[0] - model.weight[1], model.bias[0] - model.bias[1]
+    end = plain.beyond.flatten(1).double()
+    side = (end @ normal + offset).sign()[:, None]
+    least, most = torch.zeros(10, 1), torch.full((10, 1), 10.0, dtype=torch.float64)
+    for _ in range(50):
+        middle = (least + most) / 2
+        crossed = ((end - side * middle * normal).clamp(0, 1) @ normal + offset).sign()[:, None] != side
+        least, most = torch.where(crossed, least, middle), torch.where(crossed, middle, most)
+    best = ((end - side * most * normal).clamp(0, 1) - end).norm(dim=1)
+    far, near = ((made.inputs - made.beyond).flatten(1).norm(dim=1).double() for made in (plain, stepped))
+    assert (near >= best - 1e-6).all()
+    assert (near <= 1.06 * best + 4e-3).all()  # four is the root of sixteen values, each within the tolerance
+    assert (far > 2 * near).all()
+    assert (stepped.gap <= 1e-3).all()
+    with torch.no_grad():
+        assert torch.equal(model.labels(stepped.inputs), stepped.classes)
+        assert (model.labels(stepped.outside) != stepped.classes).all()
+
+
+def test_no_step_takes_a_probe_farther_away() -> None:
+    """With three directions a step the normals are poor, and many a step would."""
+    runs = [edges(Asked().labels, [0, 1, 2] * 4, steps=steps, directions=3) for steps in range(5)]
+    apart = torch.stack([(made.inputs - made.beyond).flatten(1).norm(dim=1) for made in runs])
+    assert (apart.diff(dim=0) <= 0).all()
+    assert (apart[-1] < apart[0]).all()
+
+
+def test_a_class_without_a_start_or_without_a_neighbour_is_not_accepted() -> None:
+    model = Asked()
+    model.weight[1], model.bias[1] = 0, -1e3
+    made = edges(model.labels, [0, 1, 2], draws=100)
+    assert made.accepted.tolist() == [True, False, True]
+    assert math.isinf(made.gap[1])
+    assert made.queries >= 100
+    alone = edges(lambda x: torch.ones(len(x), dtype=torch.long), [1, 1], draws=100)
+    assert not alone.accepted.any()
+    assert alone.queries == 100
+
+
+def test_mosaics_are_drawn_until_a_rare_class_has_a_start_for_every_probe() -> None:
+    made = edges(lambda x: (x.flatten(1).amin(1) > 0.97).long(), [1, 1, 1, 0], draws=4000)
+    assert made.accepted.all()
+    assert len({tuple(level.flatten().tolist()) for level in made.deep[:3]}) == 3
+    assert made.queries > 256 + 4 * 10  # one round was not enough
+
+
+def test_a_start_of_ones_own_reaches_what_mosaics_do_not() -> None:
+    """A class that is answered only next to one checkerboard."""
+    board = (torch.arange(16).view(SHAPE) + torch.arange(4).view(1, 4, 1)) % 2.0
+
+    def labels(inputs: Tensor) -> Tensor:
+        return ((inputs - board).abs().flatten(1).amax(1) < 0.2).long()
+
+    assert edges(labels, [0, 1], draws=300).accepted.tolist() == [False, False]
+    made = edges(labels, [0, 1, 1], draws=300, own=board[None])
+    assert made.accepted.all()
+    assert torch.equal(made.deep[1], board)
+    assert torch.equal(made.deep[2], board)
+    assert not torch.equal(made.inputs[1], made.inputs[2])
+
+
+@STRATEGIES
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"threshold": 0.0}, "threshold"),
+        ({"threshold": 1.01}, "threshold"),
+        ({"tries": 0}, "tries"),
+        ({"spread": float("nan")}, "spread"),
+        ({"at_once": 0}, "at_once"),
+        ({"domain": (torch.ones(()), torch.zeros(()))}, "domain"),
+        ({"domain": (torch.zeros(()), torch.tensor(math.inf))}, "domain"),
+        ({"domain": (torch.zeros((), dtype=torch.half), torch.ones((), dtype=torch.half))}, "domain"),
+        ({"domain": (torch.zeros(3), torch.ones(3))}, "domain: got edges of shapes"),
+    ],
+)
+def test_bad_settings_are_named(strategy: Any, changes: dict[str, Any], names: str) -> None:
+    with pytest.raises(BadInput, match=names):
+        probes(strategy, Asked(), [0, 1], **changes)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "changes", "names"),
+    [
+        (zeroth_order, {"iterations": 0}, "iterations"),
+        (zeroth_order, {"coordinates": 0}, "coordinates"),
+        (zeroth_order, {"step": 0.0}, "step"),
+        (zeroth_order, {"lr": -1.0}, "lr"),
+        (zeroth_order, {"late_lr": math.inf}, "late_lr"),
+        (random_squares, {"changes": 0}, "changes"),
+        (random_squares, {"area": 0.0}, "area"),
+        (random_squares, {"area": 1.5}, "area"),
+        (random_squares, {"shape": (2, 2, 2, 2)}, "shape"),
+    ],
+)
+def test_bad_settings_of_one_strategy_are_named(strategy: Any, changes: dict[str, Any], names: str) -> None:
+    with pytest.raises(BadInput, match=f"^{names}: got"):
+        probes(strategy, Asked(), [0, 1], **changes)
+
+
+@pytest.mark.parametrize("classes", [[], [-1], [0, 3]])
+@pytest.mark.parametrize("strategy", [zeroth_order, random_squares])
+def test_bad_classes_are_named(strategy: Any, classes: list[Any]) -> None:
+    with pytest.raises(BadInput, match=r"^classes: got"):
+        probes(strategy, Asked(), classes)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda x: x.flatten(1).sum(1),
+        lambda x: torch.full((len(x), 3), 2.0),
+        lambda x: torch.full((len(x), 3), math.nan),
+        lambda x: torch.full((1, 3), 0.3),
+    ],
+)
+@STRATEGIES
+def test_answers_that_are_no_posteriors_are_refused(strategy: Any, answer: Any) -> None:
+    with pytest.raises(BadInput, match=r"^answer: got"):
+        probes(strategy, answer, [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"draws": 0}, "draws"),
+        ({"directions": 0}, "directions"),
+        ({"steps": -1}, "steps"),
+        ({"tolerance": 1e-9}, "tolerance"),
+        ({"tolerance": 1.0}, "tolerance"),
+        ({"own": torch.zeros(2, 1, 5, 5)}, "own"),
+        ({"shape": (2, 2, 2, 2)}, "shape"),
+    ],
+)
+def test_bad_settings_of_a_boundary_are_named(changes: dict[str, Any], names: str) -> None:
+    with pytest.raises(BadInput, match=f"^{names}: got"):
+        edges(Asked().labels, [0, 1], **changes)
+
+
+def test_posteriors_are_no_labels() -> None:
+    with pytest.raises(BadInput, match=r"^answer: got shape"):
+        edges(Asked(), [0, 1])
