@@ -1,0 +1,47 @@
+"""Rounding: the released weights are stored in a short float format."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from palimpsest.catalog import setting
+from palimpsest.defend.base import ModelRelease
+from palimpsest.learn.loop import Meter
+from palimpsest.rng import Rng
+from palimpsest.task import Task
+from palimpsest.types import Examples
+
+
+@dataclass(frozen=True)
+class Rounding(ModelRelease):
+    """The model as a file of float16 or bfloat16 keeps it. Models are often stored so; it happens to hide small differences.
+
+    One step of single-gradient unlearning moves a weight by less than float16 resolves, so most weights stay as they were and
+    the rest move by a whole unit in the last place. Guarantees nothing, least of all for large deletions. The original is taken
+    as it is: an attacker who holds both in the short format sees less still.
+    """
+
+    weakens = "feature_inversion"
+    paper = "ours"
+    about = "stores released weights in a short float format"
+
+    format: Literal["float16", "bfloat16"] = setting("float16", "what weights are rounded to", source="common practice")
+
+    def part(self, task: Task) -> nn.Module:
+        return nn.Identity()
+
+    def prepare(self, part: nn.Module, task: Task, retain: Examples, *, rng: Rng, meter: Meter) -> None:
+        """It needs no records."""
+
+    def release(self, part: nn.Module, model: nn.Module) -> nn.Module:
+        rounded = copy.deepcopy(model)
+        with torch.no_grad():
+            for value in (*rounded.parameters(), *rounded.buffers()):
+                if value.is_floating_point():
+                    value.copy_(value.to(getattr(torch, self.format)))
+        return rounded
