@@ -134,6 +134,7 @@ def half(case: Case) -> Array:
 def stand_ins(case: Case) -> Array:
     """Places of held-out records, one of the same class for each forgotten record and in their order, as far as there are."""
     unseen = case.heldout.targets.cpu().numpy()
-    queues = {int(c): iter(np.flatnonzero(unseen == c).tolist()) for c in np.unique(unseen)}
+    draw = case.rng.child("stand-ins", *sorted(case.forgotten)[:1]).numpy()  # others for another request
+    queues = {int(c): iter(draw.permutation(np.flatnonzero(unseen == c)).tolist()) for c in np.unique(unseen)}
     found = [next(queues.get(c, iter(())), None) for c in case.forget.targets.cpu().tolist()]
     return np.asarray([place for place in found if place is not None], dtype=np.int64)

@@ -18,8 +18,8 @@ def leak(policy: Policy, board: Board, subject: Subject, attack: Attack, seeds: 
     """Whether an attack that compares the original with this method's model learns of the deleted records.
 
     It goes by the attack's primary measure minus that of the placebo, the same guess judged on records that neither model was
-    trained on. Where the attack does not even read the known leak (one plain step on the records), its silence says nothing. That
-    it finds nothing is no proof that nothing is to be found.
+    trained on; a leak must also be better than guessing by itself. Where the attack does not even read the known leak (one plain
+    step on the records), its silence says nothing. That it finds nothing is no proof that nothing is to be found.
     """
     by, key = name_of(attack), (attack.primary, ())
     own = board.series(by, key, "unlearned", seeds, subject.label, subject.request)
@@ -28,6 +28,8 @@ def leak(policy: Policy, board: Board, subject: Subject, attack: Attack, seeds: 
     over = difference(own[0].name, own, placebo) if own and placebo else None
     reads = difference(own[0].name, known, placebo) if own and known and placebo else None
     state, because = _judged(policy, over, reads)
+    if state is Leak.LEAKED and own and attack.chance is not None and average(own[0].name, own).low <= attack.chance:
+        state, because = Leak.INCONCLUSIVE, [*because, f"but by itself no better than guessing ({attack.chance:g})"]
     if own is None or placebo is None:
         because = [*_failures(board, subject, by), *because]
     return LeakRow(
