@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import Tensor, nn
+
+NARROW = 16
+"""Channels below which torch's CPU kernel for the weights of a strided 1×1 convolution may write where it must not: fewer than a
+vector holds, channels last, as images of one channel are (oneDNN issue 6035; torch 2.13.0 crashes, or its gradients are wrong)."""
 
 
 def conv_bn(before: int, after: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(after),
-    )
+    layers = OrderedDict[str, nn.Module]()
+    if kernel == 1 and stride > 1 and before < NARROW:  # every other pixel, then a convolution without stride: the same
+        layers["subsampled"], stride = nn.AvgPool2d(1, stride), 1
+    layers["0"] = nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False)
+    layers["1"] = nn.BatchNorm2d(after)
+    return nn.Sequential(layers)
 
 
 class Block(nn.Module):
