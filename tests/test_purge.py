@@ -255,6 +255,28 @@ def test_redacting_takes_earlier_contents_out_of_store_and_report(
     assert any(one in store.held(entry.holds) for entry in store.entries() if entry.kind == "scores")
 
 
+def test_redacting_takes_what_an_earlier_run_recovered_out_of_the_store(tmp_path: Path) -> None:
+    inversion = ["--attack", "feature_inversion", "--set", "feature_inversion.iterations=2"]
+    quick = [
+        *inversion,
+        "--set",
+        "feature_inversion.extractor_width=2",
+        "--set",
+        "feature_inversion.extractor_epochs=1",
+    ]
+    deletion = [*quick, "--forget", "random=2", "--unlearn", "single_gradient"]
+    guesses = tmp_path / "store" / "artifacts" / "guess"
+    assert tiny(tmp_path, *deletion) == 0
+    assert list(guesses.rglob("manifest.json"))
+    plain = record.read(tmp_path / "out")
+    for _ in range(2):  # scores from the store, then scores made anew
+        assert tiny(tmp_path, *deletion, "--redact") == 0
+        assert list(guesses.rglob("manifest.json")) == []
+        assert not (tmp_path / "out" / panels.FILE).exists()
+        assert record.read(tmp_path / "out").leaks == plain.leaks
+        shutil.rmtree(tmp_path / "store" / "artifacts" / "scores")
+
+
 def test_a_plain_audit_after_a_redacted_one_makes_the_images(
     tmp_path: Path, attacked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -199,8 +199,9 @@ class Store:
                 shutil.rmtree(scratch, ignore_errors=True)
         return Artifact(kind, key, flat, manifest["info"])
 
-    def drop(self, kind: str, spec: Mapping[str, Any]) -> None:
-        self._remove(self._folder(kind, self.key(kind, spec)))
+    def drop(self, kind: str, spec: Mapping[str, Any]) -> bool:
+        """Returns whether there was one."""
+        return self._remove(self._folder(kind, self.key(kind, spec)))
 
     def entries(self) -> Iterator[Entry]:
         """Every artifact, in no promised order; a manifest that cannot be read shows as kind and key alone."""
@@ -315,7 +316,7 @@ class Store:
     def _folder(self, kind: str, key: str) -> Path:
         return self.root / "artifacts" / kind / key[:2] / key
 
-    def _remove(self, place: Path) -> None:
+    def _remove(self, place: Path) -> bool:
         """Out of sight by one rename first, so that a kill in between leaves no half artifact. Raises StoreError where it
         cannot be removed: a purge must not say that something is gone which is still there."""
         with disk_errors(self.root):
@@ -324,6 +325,7 @@ class Store:
             shutil.rmtree(doomed, ignore_errors=True)
             if doomed.exists():
                 raise StoreError(f"{doomed}: got a folder that cannot be deleted, expected it gone; delete it by hand")
+        return doomed is not None
 
     def _aside(self, place: Path) -> Path | None:
         """Moves an artifact to the folder of leftovers; None where there is none, or another process was first."""

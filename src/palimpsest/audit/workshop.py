@@ -18,7 +18,7 @@ from palimpsest.case import Case
 from palimpsest.catalog import identity
 from palimpsest.defend.base import ModelRelease
 from palimpsest.errors import PalimpsestError
-from palimpsest.learn._extractor import Extractor, bare
+from palimpsest.learn._extractor import Extractor, taught
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.loop import Checkpoint, Meter
 from palimpsest.learn.plain import Plain
@@ -81,7 +81,8 @@ class NotMade(Exception):
 
 @dataclass(frozen=True)
 class Workshop:
-    """Makes, stores and loads. `made` counts what was not in the store, `redacted` the scores in it that lost attacked inputs.
+    """Makes, stores and loads. `made` counts what was not in the store, `redacted` what was taken out of it: attacked
+    inputs of scores, and guesses.
 
     public: records that models are pre-trained on, by learners that ask for it.
     closed: raise NotMade instead of making anything.
@@ -193,7 +194,7 @@ class Workshop:
         if wanted.given:
             return wanted.module().to(self.device)
         shop = replace(self, task=Classification.of(split))
-        return shop.fit(Plain(), wanted.recipe, wanted.model(), bare(split.train), wanted.rng).trained.model
+        return shop.fit(Plain(), wanted.recipe, wanted.model(), taught(split), wanted.rng).trained.model
 
     def _prepared(self, release: ModelRelease, retain: Examples, rng: Rng, spec: dict[str, Any]) -> Artifact:
         """Trains what models share of a release and keeps it. Raises PalimpsestError where it is not finite."""
@@ -224,34 +225,42 @@ class Workshop:
 
         The stream of randomness depends on the case's seed and the attack alone: controls meet the same noise."""
 
-        def keep(name: str, make: Callable[[], Guess]) -> Guess:
+        def spec(name: str) -> dict[str, Any]:
             kept = ("original", "seed", "before") if name == "ready" else tuple(about)
             seen = {key: about[key] for key in kept if key in about}
             seen |= {"subject": subject.key} if name == "guess" else {}
             seen.pop("target", None)  # what an adversary guesses does not depend on what it is judged by
-            return self._guess({name: identity(attack), **seen}, make, holds)
+            return {name: identity(attack), **seen, "data": self.fingerprint, "environment": environment(self.device)}
+
+        def keep(name: str, make: Callable[[], Guess]) -> Guess:
+            return self._guess(spec(name), make, holds)
 
         def run() -> tuple[Scores, Guess | None]:
             situation = replace(case(), extract=self.extractor)
             guess, scores = attack.run(situation, rng=situation.rng.child("attack", type(attack).__name__), keep=keep)
             return scores, guess
 
-        return self._score("attack", identity(attack), subject, run, about, holds, pictured)
+        scored = self._score("attack", identity(attack), subject, run, about, holds, pictured)
+        if self.store.redact:  # of an earlier run
+            for name in ("ready", "guess"):
+                self.made["redacted"] += self.store.drop("guess", spec(name))
+        return scored
 
-    def _guess(self, about: Mapping[str, Any], make: Callable[[], Guess], holds: Iterable[str]) -> Guess:
+    def _guess(self, spec: dict[str, Any], make: Callable[[], Guess], holds: Iterable[str]) -> Guess:
         """What an adversary came up with, from the store or, where contents are redacted, from this process alone."""
-        spec = {**about, "data": self.fingerprint, "environment": environment(self.device)}
         key = digest(spec)
         if key in self.guesses:
             return self.guesses[key]
         found = self.store.get("guess", spec)
-        if found is not None:
+        if found is None:
+            self._open()
+            guess = make()
+        else:
             told = found.info
-            return Guess(found.tensors, told["info"], told["queries"], told["gradients"])
-        guess = make()
+            guess = Guess(found.tensors, told["info"], told["queries"], told["gradients"])
         if self.store.redact:
             self.guesses[key] = guess
-        else:
+        elif found is None:
             told = {"info": dict(guess.info), "queries": guess.queries, "gradients": guess.gradients}
             self.store.put("guess", spec, guess.tensors, told, set(map(str, holds)))
         return guess
