@@ -192,6 +192,21 @@ def _gaussian(features: Tensor) -> tuple[Tensor, Tensor]:
 
 def _pair(one: Tensor, other: Tensor, where: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Both sets in float64 and the mask as wide as they are, all of shape (n, c, h, w)."""
+    check_pair(one, other)
+    if where is None:
+        return one.double(), other.double(), torch.ones_like(one, dtype=torch.bool)
+    if where.dtype != torch.bool:
+        raise BadInput("mask", got=where.dtype, expected="torch.bool")
+    n, c, height, width = one.shape
+    if where.shape not in ((n, 1, height, width), (n, c, height, width)):
+        expected = f"{(n, 1, height, width)} or {(n, c, height, width)}"
+        raise BadInput("mask", got=f"shape {tuple(where.shape)}", expected=expected)
+    _each_selected(where, "at least one pixel of each image")
+    return one.double(), other.double(), where.expand_as(one)
+
+
+def check_pair(one: Tensor, other: Tensor) -> None:
+    """Raises BadInput for images that cannot be compared: see the module."""
     if one.shape != other.shape:
         got = f"shapes {tuple(one.shape)} and {tuple(other.shape)}"
         raise BadInput("images of a pair", got=got, expected="equal ones")
@@ -204,16 +219,6 @@ def _pair(one: Tensor, other: Tensor, where: Tensor | None) -> tuple[Tensor, Ten
         low, high = float(images.min()), float(images.max())
         if low < -TOLERANCE or high > 1 + TOLERANCE:
             raise BadInput("images", got=f"values from {low:.4g} to {high:.4g}", expected="values in [0, 1]")
-    if where is None:
-        return one.double(), other.double(), torch.ones_like(one, dtype=torch.bool)
-    if where.dtype != torch.bool:
-        raise BadInput("mask", got=where.dtype, expected="torch.bool")
-    n, c, height, width = one.shape
-    if where.shape not in ((n, 1, height, width), (n, c, height, width)):
-        expected = f"{(n, 1, height, width)} or {(n, c, height, width)}"
-        raise BadInput("mask", got=f"shape {tuple(where.shape)}", expected=expected)
-    _each_selected(where, "at least one pixel of each image")
-    return one.double(), other.double(), where.expand_as(one)
 
 
 def _each_selected(mask: Tensor, expected: str) -> None:

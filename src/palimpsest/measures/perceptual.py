@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from palimpsest.errors import BadInput
-from palimpsest.measures.image import TOLERANCE
+from palimpsest.measures.image import check_pair
 from palimpsest.models.base import blocks
 from palimpsest.rng import Rng
 from palimpsest.task import evaluating
@@ -55,7 +55,7 @@ def perceptual(network: nn.Module, one: Tensor, other: Tensor, batch_size: int =
     Raises BadInput for a network without such a stage, images of different shapes, none, and images that are not floats, not
     finite or more than 0.001 outside [0, 1].
     """
-    _images(one, other)
+    check_pair(one, other)
     if batch_size < 1:
         raise BadInput("batch_size", got=batch_size, expected="a whole number of at least 1")
     like = next(network.parameters(), one)
@@ -85,7 +85,7 @@ def lpips_distance(one: Tensor, other: Tensor, batch_size: int = 64) -> Float[Te
     if module is None:
         do = "pip install lpips, beside a torchvision that fits this torch, or use `perceptual`"
         raise BadInput("LPIPS", got="no package `lpips` that can be imported", expected="one", do=do)
-    _images(one, other)
+    check_pair(one, other)
     if one.shape[1] not in (1, 3) or min(one.shape[2:]) < LEAST:
         expected = f"one or three channels and sides of {LEAST} pixels or more"
         raise BadInput("images for LPIPS", got=f"shape {tuple(one.shape[1:])}", expected=expected)
@@ -142,20 +142,6 @@ def _apart(one: Tensor, other: Tensor) -> Tensor:
     parts = zip(torch.split(one, SOME), torch.split(other, SOME), strict=True)
     gaps = [F.normalize(first.double(), dim=1) - F.normalize(second.double(), dim=1) for first, second in parts]
     return torch.cat([gap.square().sum(1).mean((1, 2)) for gap in gaps])
-
-
-def _images(one: Tensor, other: Tensor) -> None:
-    if one.shape != other.shape:
-        got = f"shapes {tuple(one.shape)} and {tuple(other.shape)}"
-        raise BadInput("images of a pair", got=got, expected="equal ones")
-    if one.ndim != 4 or one.numel() == 0:
-        raise BadInput("images", got=f"shape {tuple(one.shape)}", expected="(n, c, h, w) with at least one of each")
-    for images in (one, other):
-        if not images.is_floating_point():
-            raise BadInput("images", got=images.dtype, expected="floats in [0, 1]", do="divide uint8 images by 255")
-        low, high = float(images.min()), float(images.max())
-        if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
-            raise BadInput("images", got=f"values from {low:.4g} to {high:.4g}", expected="finite values in [0, 1]")
 
 
 def _lpips() -> ModuleType | None:
