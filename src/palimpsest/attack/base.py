@@ -43,12 +43,12 @@ def made_here(name: str, make: Callable[[], Guess]) -> Guess:
 class Attack(Checked, ABC):
     """Base of all attacks. `run` owns the contract; `observe` holds the adversary, `score` the evaluator.
 
-    threat: the declared threat model. paper: where it comes from. reads_one_model: controls are retrained models (negative) and the
-    original (positive). primary: the measure (name) that verdicts go by, higher meaning more remembered. tasks: names of the tasks
-    that it is for. untrained: whether a model with fresh weights is attacked too, as inputs may bring forth much from any.
-    compares: whether it reads off two models what was deleted between them. Then primary says how much a deletion gives away,
-    verdicts on memory do not go by it, and its guess depends on nothing but what it is shown. chance: what guessing reaches there;
-    none: one class of all. reads_steps: whether one plain step on the deleted records is what it reads. makes_ready: see `ready`.
+    threat: the declared threat model. paper: where it comes from. primary: the measure (name) that verdicts go by, higher meaning
+    more remembered. tasks: names of the tasks that it is for. untrained: whether a model with fresh weights is attacked too, as
+    inputs may bring forth much from any. compares: whether it reads off two models what was deleted between them. Then primary
+    says how much a deletion gives away, verdicts on memory do not go by it, and its guess depends on nothing but what it is shown.
+    chance: what guessing reaches there; none: one class of all. reads_steps: whether one plain step on the deleted records is what
+    it reads. makes_ready: see `ready`.
     """
 
     kind: ClassVar[str] = "attacks"

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from palimpsest.catalog import find, load, make
+from palimpsest.catalog import find, load, make, setting
 from palimpsest.errors import BadInput, told
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
@@ -22,9 +22,9 @@ from palimpsest.types import Examples, Split
 
 @dataclass(frozen=True)
 class Extractor:
-    """name: a model of the catalog that has `encode`, trained `epochs` times over all training records, those to be forgotten
-    too: it is the evaluator's. Or `my_module:make` without arguments, whose module is taken as it is: images (n, c, h, w) in
-    [0, 1] → logits, and `encode` → features (n, d)."""
+    """name: a model of the catalog that has `encode`, trained `epochs` times over what `taught` gives, records to be forgotten
+    included where none are public: it is the evaluator's. Or `my_module:make` without arguments, whose module is taken as it is:
+    images (n, c, h, w) in [0, 1] → logits, and `encode` → features (n, d)."""
 
     name: str
     width: int
@@ -65,11 +65,28 @@ class Extractor:
         return module.eval()
 
 
+@dataclass(frozen=True)
+class Eyes:
+    """The settings of those that compare images by a classifier's features."""
+
+    extractor: str = setting(
+        "resnet18", "classifier by whose features images are compared, or my_module:make", source="ours; Inception, VGG"
+    )
+    extractor_width: int = setting(16, "width of a classifier that is trained here", source="ours", least=1)
+    extractor_epochs: int = setting(10, "passes over the records that it is trained by", source="ours", least=1)
+
+    @property
+    def eyes(self) -> Extractor:
+        return Extractor(self.extractor, self.extractor_width, self.extractor_epochs)
+
+
 Extract = Callable[[Extractor, Split], nn.Module]
 
 
-def bare(examples: Examples) -> Examples:
-    """The records with their first input alone: a classifier needs no masks."""
+def taught(split: Split) -> Examples:
+    """The records that an extractor learns from, with their first input alone, as a classifier needs no masks: the public ones
+    where there are some, which are neither forgotten nor held out, else all training records."""
+    examples = split.train if split.public is None else split.public
     name = next(iter(examples.inputs))
     return replace(examples, inputs={name: examples.inputs[name]})
 
@@ -78,7 +95,7 @@ def trained_here(wanted: Extractor, split: Split) -> nn.Module:
     """The extractor of these data, trained when it is asked for."""
     if wanted.given:
         return wanted.module()
-    task, train = Classification.of(split), bare(split.train)
+    task, train = Classification.of(split), taught(split)
     return Plain().fit(task, train, wanted.recipe, wanted.model(), rng=wanted.rng, device=train.targets.device).model
 
 

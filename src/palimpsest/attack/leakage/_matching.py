@@ -126,6 +126,7 @@ class _Objective:
         self.free_targets, self.image = free_targets, len(task.shape) == 3
         self.weights = {name: value.detach() for name, value in model.named_parameters()}
         self.buffers = dict(model.named_buffers())
+        self.leaves = {name: value.detach().requires_grad_() for name, value in model.named_parameters()}
         self.norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
     def loss_of(self, weights: dict[str, Tensor], points: Tensor, targets: Tensor) -> Tensor:
@@ -135,11 +136,11 @@ class _Objective:
         return -(targets * F.log_softmax(logits.float(), 1)).sum(1).mean()
 
     def looped(self, points: Tensor, targets: Tensor) -> list[Tensor]:
-        weights = {name: value.clone().requires_grad_() for name, value in self.weights.items()}
         rows = []
         for one, target in zip(points, targets, strict=True):
-            loss = self.loss_of(weights, one, target)
-            rows.append(torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True))
+            loss = self.loss_of(self.leaves, one, target)
+            leaves = list(self.leaves.values())
+            rows.append(torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True))
         return [torch.stack(parts) for parts in zip(*rows, strict=True)]
 
     def vmapped(self, points: Tensor, targets: Tensor) -> list[Tensor]:

@@ -13,7 +13,7 @@ from palimpsest.attack.base import Attack, Guess
 from palimpsest.case import Case
 from palimpsest.catalog import name_of, setting
 from palimpsest.errors import BadInput
-from palimpsest.learn._extractor import Extractor
+from palimpsest.learn._extractor import Extractor, Eyes
 from palimpsest.measures.identification import assign, mean_colour, normalised_rank, squared
 from palimpsest.measures.image import psnr, ssim
 from palimpsest.measures.intervals import mean, share
@@ -40,7 +40,7 @@ FEW = 99
 
 
 @dataclass(frozen=True)
-class Inversion(Attack, partial=True):
+class Inversion(Eyes, Attack, partial=True):
     """Base of attacks that recover deleted records. A member's `observe` gives recovered (k, *shape), in no order, the labels (k,)
     that they were taken for, and in `info` the loss that it ended with and how many weights told it. The rest is here."""
 
@@ -57,27 +57,16 @@ class Inversion(Attack, partial=True):
         least=0,
     )
     decoys: int = setting(399, "at most this many unseen records of the class to be told from", source="ours", least=1)
-    extractor: str = setting(
-        "resnet18", "classifier by whose stages images are compared, or my_module:make", source="ours; LPIPS"
-    )
-    extractor_width: int = setting(16, "width of a classifier that is trained here", source="ours", least=1)
-    extractor_epochs: int = setting(
-        10, "passes over the training records that it is trained by", source="ours", least=1
-    )
 
     def score(self, guess: Guess, case: Case) -> Scores:
         """See `scores_of`. separable: whether there are as many weights as values in all deleted records together."""
         recovered = guess.tensors["recovered"]
         separable = float(recovered.numel() <= guess.info["weights"])
         extra = {"loss": guess.info["loss"], "separable": separable}
-        return scores_of(case, recovered, guess.tensors["labels"], self.decoys, self._extractor, extra)
+        return scores_of(case, recovered, guess.tensors["labels"], self.decoys, self.eyes, extra)
 
     def measure(self, scores: Scores) -> tuple[Measure, ...]:
-        return measures_of(scores, name_of(self), self._extractor)
-
-    @property
-    def _extractor(self) -> Extractor:
-        return Extractor(self.extractor, self.extractor_width, self.extractor_epochs)
+        return measures_of(scores, name_of(self), self.eyes)
 
 
 def scores_of(

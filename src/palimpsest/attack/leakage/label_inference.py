@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -73,30 +75,12 @@ class LabelInference(LabelGuess):
             posterior: Tensor = view.before.posterior(batch)
             return posterior
 
-        found: Probes
+        make: Callable[..., Probes] = partial(random_squares, changes=self.changes)
         if self.strategy == "zeroth_order":
-            found = zeroth_order(
-                answer,
-                task.shape,
-                classes,
-                domain=task.domain,
-                rng=rng,
-                threshold=self.threshold,
-                iterations=self.iterations,
-                tries=self.tries,
-                coordinates=self.coordinates,
-            )
-        else:
-            found = random_squares(
-                answer,
-                task.shape,
-                classes,
-                domain=task.domain,
-                rng=rng,
-                threshold=self.threshold,
-                changes=self.changes,
-                tries=self.tries,
-            )
+            make = partial(zeroth_order, iterations=self.iterations, coordinates=self.coordinates)
+        found = make(
+            answer, task.shape, classes, domain=task.domain, rng=rng, threshold=self.threshold, tries=self.tries
+        )
         tensors = {"inputs": found.inputs, "classes": found.classes, "confidence": found.confidence}
         return Guess({**tensors, "accepted": found.accepted}, queries=view.queries)
 

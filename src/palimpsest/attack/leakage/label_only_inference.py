@@ -27,9 +27,9 @@ class LabelOnlyInference(LabelGuess):
     2020). After unlearning the same segments are halved anew: a drop is how far the crossing moved towards the inside, as a share
     of the segment, all of it where the inside end is not of the class any more. About ten queries a probe and model.
 
-    Any change of the model moves boundaries, so a drop of one class stands out only where much of it was deleted. Measured on
-    digits: the forgotten class was named in 93 of 128 cases of unlearnt small networks, and in 4 of 10 after one plain step on half
-    of a class of a linear model, so that step is no control for it. That it fails does not prove that labels tell nothing.
+    Any change of the model moves boundaries, so a drop of one class stands out only where much of it was deleted. One plain step on
+    half of a class is no control for it: the boundaries of a linear model move too little to name it. That it fails does not
+    prove that labels tell nothing.
     """
 
     threat = replace(USER, sees="labels")

@@ -16,7 +16,7 @@ from palimpsest.attack.search import search
 from palimpsest.case import Case
 from palimpsest.catalog import setting
 from palimpsest.errors import ContractError
-from palimpsest.learn._extractor import Extractor, seen
+from palimpsest.learn._extractor import Eyes, seen
 from palimpsest.reconstruction import MASK, Reconstruction, as_reconstruction
 from palimpsest.rng import Rng
 from palimpsest.threat import View
@@ -27,7 +27,7 @@ PICTURED = 6
 
 
 @dataclass(frozen=True)
-class UmaGeneration(Attack):
+class UmaGeneration(Eyes, Attack):
     """Xuan and Li, "Verifying Robust Unlearning", Algorithm 1, for models that give back masked images (5.1 and A.3).
 
     For each forgotten record x, and as many that were retained, signed projected gradient descent on the squared difference of
@@ -78,13 +78,6 @@ class UmaGeneration(Attack):
         500, "at most this many forgotten records, and as many retained; none: all", source="ours", least=2
     )
     batch_size: int = setting(128, "records worked on at once", source="ours", least=1)
-    extractor: str = setting(
-        "resnet18", "classifier by whose features images are compared, or my_module:make", source="ours; Inception"
-    )
-    extractor_width: int = setting(16, "width of a classifier that is trained here", source="ours", least=1)
-    extractor_epochs: int = setting(
-        10, "passes over the training records that it is trained by", source="ours", least=1
-    )
 
     def observe(self, view: View, *, rng: Rng) -> Guess:
         """Attacked inputs, shape (n, number of ε, c, h, w), forgotten records first, and the images I₀, Iₘ, I₁, I₂ and I₃ (one
@@ -165,8 +158,8 @@ class UmaGeneration(Attack):
         drawn = [answers(task, case.subject.model, one).cpu() for one in asked]
         columns = [known.columns(answer) for answer in drawn]
         arrays = {name: np.stack([column[name] for column in columns], 1) for name in columns[0]}
-        name = self._extractor.name
-        eye = case.extract(self._extractor, case.split)
+        name = self.eyes.name
+        eye = case.extract(self.eyes, case.split)
         looks = [seen(eye, image, name) for image in (known.truth, *(known.pasted(answer) for answer in drawn))]
         arrays["features"] = torch.stack([features for features, _ in looks], 1).numpy()
         arrays["posteriors"] = torch.stack([posteriors for _, posteriors in looks], 1).numpy()
@@ -174,16 +167,12 @@ class UmaGeneration(Attack):
         arrays["label"] = both.targets.cpu().numpy()
         return Scores("record", both.ids, arrays, {"epsilon": tuple(radii)})
 
-    @property
-    def _extractor(self) -> Extractor:
-        return Extractor(self.extractor, self.extractor_width, self.extractor_epochs)
-
     def measure(self, scores: Scores) -> tuple[Measure, ...]:
         """At ε 0 (unattacked, I₂) and each ε (I₃), for `forget` and `retain`: `…_l1`, `…_whole_l1`, `…_psnr`, `…_ssim`,
         `…_resemblance` (means), `…_fid_<extractor>` against the same records' I₀ and `…_is_<extractor>`; at each ε
         `…_l1_ratio`, mean L1(I₂, I₁) over mean L1(I₃, I₁). `forget_recovery_rate`: the forget set's resemblance as a share of
         the retain set's."""
-        return tuple(measures(scores, "uma_generation", self._extractor.short))
+        return tuple(measures(scores, "uma_generation", self.eyes.short))
 
 
 def _with(task: Reconstruction, batch: Batch, inputs: Tensor) -> Batch:
