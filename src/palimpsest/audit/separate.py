@@ -28,14 +28,15 @@ def together(plan: Plan, boards: Sequence[Board]) -> Board:
     by = {name_of(examiner): examiner for examiner in examiners(plan)}
     found = Board()
     for place in dict.fromkeys(place for board in boards for place in board.places):
-        cells = [cell for board in boards for at, cell in zip(board.places, board.cells, strict=True) if at == place]
+        where = [(board, board.places.index(place)) for board in boards if place in board.places]
+        cells = [board.cells[row] for board, row in where]
         lost = next((cell for cell in cells if cell.status != "ok"), None)
         found.places.append(place)
         if lost is not None:
             found.cells.append(lost)
             continue
-        scores = Scores.joined([board.scores[str(cell.scores)] for board, cell in _with(boards, cells)])
-        each = [board.measures[place] for board in boards if place in board.measures]
+        scores = Scores.joined([board.scores[str(cell.scores)] for (board, _), cell in zip(where, cells, strict=True)])
+        each = [board.measures[place] for board, _ in where]
         measures = _measured(by[place.by], scores, each)
         key = digest([cell.scores for cell in cells])
         found.scores[key] = scores
@@ -46,10 +47,6 @@ def together(plan: Plan, boards: Sequence[Board]) -> Board:
     for board in boards:
         found.take(replace(board, cells=[], places=[], scores={}, measures={}))  # the pictures
     return found
-
-
-def _with(boards: Sequence[Board], cells: Sequence[Cell]) -> list[tuple[Board, Cell]]:
-    return [(next(board for board in boards if str(cell.scores) in board.scores), cell) for cell in cells]
 
 
 def _measured(by: Attack | Verifier, scores: Scores, each: Sequence[Mapping[object, Measure]]) -> tuple[Measure, ...]:

@@ -23,8 +23,8 @@ class Pruning(ModelRelease):
 
     Weights of linear and convolutional layers are pruned, biases and norms are not. The paper names a share p "of the least
     significant parameters" and no more; `scope` says whether each layer loses that share or the model as a whole. No training
-    follows. Guarantees nothing: a weight that is zero says that it was small, and the weights that stay keep what the deletion
-    did to them, so an attacker who compares those alone loses little (`feature_inversion` does: see the docs). Costs accuracy.
+    follows. Guarantees nothing: the weights that stay keep what the deletion did to them, and an attacker may compare those
+    alone. Costs accuracy.
     """
 
     weakens = "feature_inversion"

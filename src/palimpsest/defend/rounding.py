@@ -19,11 +19,11 @@ from palimpsest.types import Examples
 
 @dataclass(frozen=True)
 class Rounding(ModelRelease):
-    """The model as a file of float16 or bfloat16 keeps it. Models are often stored so; it happens to hide small differences.
+    """The model as a file of float16 or bfloat16 keeps it, as many are stored.
 
-    One step of single-gradient unlearning moves a weight by less than float16 resolves, so most weights stay as they were and
-    the rest move by a whole unit in the last place. Guarantees nothing, least of all for large deletions. The original is taken
-    as it is: an attacker who holds both in the short format sees less still.
+    A move of a weight that is smaller than the format resolves is lost in it or becomes a whole unit in the last place, and one
+    step of single-gradient unlearning moves weights by little. Guarantees nothing, least of all for large deletions. The original
+    is taken as it is; of an attacker who holds it in the short format too, this says nothing.
     """
 
     weakens = "feature_inversion"
