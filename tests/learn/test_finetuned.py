@@ -17,7 +17,7 @@ from palimpsest.learn.finetuned import Finetuned
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.convnet import ConvNet
-from palimpsest.models.files import write_weights
+from palimpsest.models.files import read_weights, write_weights
 from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
 from palimpsest.store import Store
@@ -137,3 +137,18 @@ def test_public_records_teach_what_original_and_controls_start_from(tmp_path: Pa
     assert original.cost.samples == len(split.train)  # fine-tuning alone
     retrained = Retrain().unlearn(original.trained, rest, split.train.take(list(range(10))), rng=Rng(5))
     assert torch.equal(retrained.initial()["network.0.0.weight"], begun[0])
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_batch_norm_keeps_its_statistics_where_it_is_asked_to(
+    frozen: bool, given: Path, digits: Split, digits_task: Classification
+) -> None:
+    """And is in evaluation mode while the weights learn."""
+    before = read_weights(str(given))
+    learner = Finetuned(str(given), frozen_norms=frozen)
+    some, recipe = digits.train.take(list(range(128))), Recipe(epochs=1, batch_size=64)
+    model = learner.fit(digits_task, some, recipe, FACTORY, rng=Rng(0)).model
+    after = model.state_dict()
+    moved = {name: not torch.equal(value, after[name]) for name, value in before.items()}
+    assert any(moved[name] for name, _ in model.named_parameters())
+    assert any(moved[name] for name, _ in model.named_buffers()) is not frozen

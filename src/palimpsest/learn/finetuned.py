@@ -54,6 +54,12 @@ class Finetuned(Learner):
         "none", "as in a recipe", source="inversion paper does not say"
     )
 
+    frozen_norms: bool = setting(
+        False,
+        "whether batch norm keeps the statistics that it starts from; it is then no part of what tells records apart",
+        source="ours; true in the inversion paper's code",
+    )
+
     @property
     def pretraining(self) -> Recipe | None:
         if self.weights is not None:
@@ -83,7 +89,10 @@ class Finetuned(Learner):
         self, model: nn.Module, task: Task, examples: Examples, recipe: Recipe, *, rng: Rng, meter: Meter,
         checkpoint: Checkpoint | None,
     ) -> None:  # fmt: skip
-        train(model, task, examples, recipe, rng=rng, meter=meter, checkpoint=checkpoint)
+        norms = (
+            [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)] if self.frozen_norms else []
+        )
+        train(model, task, examples, recipe, rng=rng, meter=meter, checkpoint=checkpoint, frozen=norms)
 
     def identity_extra(self) -> dict[str, Any]:
         """The hash of the weights in the place of the path: a moved file is the same learner, an edited one another."""
