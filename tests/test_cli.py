@@ -11,9 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from rich.console import Console
 
 from palimpsest import catalog, options, presets, record
-from palimpsest.cli import main
+from palimpsest.cli import main, present
 from palimpsest.models.files import read_weights
 from palimpsest.record import Record, VerdictRow
 from palimpsest.store import Store
@@ -180,11 +181,21 @@ def test_aliases_and_repeated_methods() -> None:
 
 
 @pytest.mark.parametrize("kind", [None, *catalog.FOLDERS])
-def test_list(kind: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list(kind: str | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(present, "console", lambda: Console(width=500))  # so that no cell is wrapped
     assert main(["list", *([kind] if kind else [])]) == 0
     said = capsys.readouterr().out
-    for member in catalog.members(kind or "unlearners"):
-        assert (member.replace("_", "-") if kind == "studies" else member) in said
+    for each in [kind] if kind else catalog.FOLDERS:
+        for member, cls in catalog.members(each).items():
+            assert (member.replace("_", "-") if each == "studies" else member) in said
+            assert all(alias in said for alias in getattr(cls, "aliases", ())), member
+
+
+def test_the_papers_acronyms_are_understood() -> None:
+    names = ("noisy_gradient_descent", "negative_gradient", "negative_gradient", "exact_unlearning_k")
+    names += ("catastrophic_forgetting_k", "scrub_rewind", "image_to_image")
+    acronyms = ("NGD", "NegGrad+", "NGP", "EU-k", "CF-k", "SCRUB+R", "I2I")
+    assert tuple(options.resolved("unlearners", acronym) for acronym in acronyms) == names
 
 
 @pytest.mark.parametrize(

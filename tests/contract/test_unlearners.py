@@ -52,6 +52,8 @@ def test_what_comes_out(name, trained, unlearned, retain, forget) -> None:
     assert result.cost.seconds > 0
     assert result.cost.samples >= min(len(forget), len(retain))
     assert result.cost.gradient_evaluations > 0
+    assert isinstance(result.cost.peak_memory, int)
+    assert result.cost.peak_memory >= 0
     assert type(result.model) is type(trained.model)
     assert (result.task, result.recipe, result.factory) == (trained.task, trained.recipe, trained.factory)
 

@@ -17,6 +17,7 @@ from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.learn.sharded import Sharded
 from palimpsest.models.convnet import ConvNet
+from palimpsest.models.linear import Linear
 from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
 from palimpsest.store import Store
@@ -47,6 +48,27 @@ def few(digits) -> Examples:
 @pytest.fixture(scope="module")
 def trained(few, digits_task) -> Trained:
     return fit(digits_task, few)
+
+
+def test_the_first_update_is_one_step_by_hand_in_float64(few, digits_task) -> None:
+    """One shard, one slice, one full batch of softmax regression: when training, and again when unlearning."""
+    learner = Sharded(shards=1, slices=1)
+    recipe = Recipe(epochs=1, batch_size=999, lr=0.5, momentum=0.9, weight_decay=0.1, schedule="constant")
+    trained = fit(digits_task, few, learner, Linear(), recipe)
+    weight, bias = (trained.initial()[f"members.0.network.1.{name}"].double() for name in ("weight", "bias"))
+    retain, forget = few.take(list(range(20, 150))), few.take(list(range(20)))
+    unlearned = Sisa().unlearn(trained, retain, forget, rng=Rng(9))
+    for result, records in ((trained, few), (unlearned, retain)):
+        batch = records.batch()
+        inputs = ((batch.inputs["image"].double() - 0.5) / 0.25).flatten(1)
+        logits = inputs @ weight.T + bias
+        error = logits.softmax(1)
+        error[torch.arange(len(records)), batch.targets] -= 1
+        slopes = error.T @ inputs / len(records), error.mean(0)
+        (member,) = result.model.members
+        for parameter, old, slope in zip(member.parameters(), (weight, bias), slopes, strict=True):
+            step = -0.5 * (slope + 0.1 * old)
+            assert float((parameter.detach().double() - old - step).norm() / step.norm()) < 1e-5
 
 
 @pytest.mark.parametrize("gone", [[7], [1, 2, 3], list(range(0, 60, 2))], ids=["one", "three", "thirty"])

@@ -17,6 +17,7 @@ from palimpsest.unlearn.fisher import Fisher
 from palimpsest.unlearn.negative_gradient import NegativeGradient
 from palimpsest.unlearn.noisy_gradient_descent import NoisyGradientDescent
 from palimpsest.unlearn.scrub import Scrub
+from palimpsest.unlearn.scrub_rewind import ScrubRewind
 from palimpsest.unlearn.ssd import SelectiveSynapticDampening
 from tests.unlearn.by_hand import SGD, ByHand, agree, flat, losses, moved, single_gradients, slope
 
@@ -53,39 +54,97 @@ def test_negative_gradient_steps_through_all_of_the_retain_set_however_few_are_f
     agree(problem, NegativeGradient(alpha=0.7, epochs=2, **{**SGD, "batch_size": 3}), hand.weights)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_scrub(problem, optimizer) -> None:
-    """Two epochs, the first with a pass over the forget set; the rate falls after the first."""
-    weights = [weight.clone().requires_grad_() for weight in problem.weights]
-    extra = {"lr": SGD["lr"], "weight_decay": SGD["weight_decay"]}
-    made = (
-        torch.optim.SGD(weights, momentum=0.9, **extra)
-        if optimizer == "sgd"
-        else torch.optim.Adam(weights, betas=(0.9, 0.999), **extra)
-    )
+class Momentum:
+    """SGD with momentum and weight decay at a rate that may change, written out."""
 
-    def logits(these: list[Tensor], records) -> Tensor:
-        first, first_bias, last, last_bias = these
-        return torch.tanh(problem.data(records)[0] @ first.T + first_bias) @ last.T + last_bias
+    def __init__(self, weights: list[Tensor]) -> None:
+        self.weights = [weight.clone() for weight in weights]
+        self.velocity = [torch.zeros_like(weight) for weight in weights]
 
-    def distance(records) -> Tensor:
-        teacher, student = ((logits(these, records) / 2.0).softmax(1) for these in (problem.weights, weights))
+    def step(self, gradients: list[Tensor], rate: float) -> None:
+        for index, gradient in enumerate(gradients):
+            self.velocity[index] = 0.9 * self.velocity[index] + gradient + 0.05 * self.weights[index]
+            self.weights[index] = self.weights[index] - rate * self.velocity[index]
+
+
+class Adam:
+    """Adam with weight decay in the gradient, written out."""
+
+    def __init__(self, weights: list[Tensor]) -> None:
+        self.weights = [weight.clone() for weight in weights]
+        self.mean = [torch.zeros_like(weight) for weight in weights]
+        self.square = [torch.zeros_like(weight) for weight in weights]
+        self.steps = 0
+
+    def step(self, gradients: list[Tensor], rate: float) -> None:
+        self.steps += 1
+        for index, gradient in enumerate(gradients):
+            push = gradient + 0.05 * self.weights[index]
+            self.mean[index] = 0.9 * self.mean[index] + 0.1 * push
+            self.square[index] = 0.999 * self.square[index] + 0.001 * push**2
+            mean = self.mean[index] / (1 - 0.9**self.steps)
+            spread = (self.square[index] / (1 - 0.999**self.steps)).sqrt() + 1e-8
+            self.weights[index] = self.weights[index] - rate * mean / spread
+
+
+def logits(problem, weights: list[Tensor], records) -> Tensor:
+    first, first_bias, last, last_bias = weights
+    return torch.tanh(problem.data(records)[0] @ first.T + first_bias) @ last.T + last_bias
+
+
+SCRUB = {"alpha": 0.4, "gamma": 0.9, "temperature": 2.0, "max_epochs": 1, "decay_at": (1,), "forget_batch_size": 99}
+
+
+def scrubbed(problem, hand: Momentum | Adam, epochs: int) -> list[list[Tensor]]:
+    """The weights after each epoch: the first has a pass over the forget set, and after it the rate falls."""
+
+    def distance(weights: list[Tensor], records) -> Tensor:
+        teacher, student = ((logits(problem, these, records) / 2.0).softmax(1) for these in (problem.weights, weights))
         return 4.0 * (teacher * (teacher.log() - student.log())).sum(1).mean()
 
-    for epoch in range(2):
-        made.param_groups[0]["lr"] = 0.2 * (0.1 if epoch else 1.0)
-        passes = [-distance(problem.forget)] if epoch == 0 else []
-        for _ in (*passes, None):
-            made.zero_grad()
-            ascent = passes.pop() if passes else None
-            loss = ascent if ascent is not None else (
-                0.9 * losses(weights, *problem.data(problem.retain)).mean() + 0.4 * distance(problem.retain)
-            )  # fmt: skip
-            loss.backward()
-            made.step()
-    settings = {"temperature": 2.0, "max_epochs": 1, "decay_at": (1,), "epochs": 2, "forget_batch_size": 99}
-    start = dataclasses.replace(problem, weights=[weight.detach() for weight in problem.weights])
-    agree(start, Scrub(alpha=0.4, gamma=0.9, optimizer=optimizer, **settings, **SGD), [w.detach() for w in weights])
+    def away(weights: list[Tensor]) -> Tensor:
+        return -distance(weights, problem.forget)
+
+    def back(weights: list[Tensor]) -> Tensor:
+        return 0.9 * losses(weights, *problem.data(problem.retain)).mean() + 0.4 * distance(weights, problem.retain)
+
+    found = []
+    for epoch in range(epochs):
+        for loss in (back,) if epoch else (away, back):
+            free = [weight.clone().requires_grad_() for weight in hand.weights]
+            loss(free).backward()
+            hand.step([weight.grad for weight in free], 0.02 if epoch else 0.2)
+        found.append(hand.weights)
+        hand.weights = list(hand.weights)
+    return found
+
+
+@pytest.mark.parametrize(("optimizer", "by_hand"), [("sgd", Momentum), ("adam", Adam)])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_scrub(problem, optimizer, by_hand, epochs) -> None:
+    expected = scrubbed(problem, by_hand(problem.weights), epochs)[-1]
+    agree(problem, Scrub(optimizer=optimizer, epochs=epochs, **SCRUB, **SGD), expected)
+
+
+@pytest.mark.parametrize(("unseen", "kept"), [("all", 5), ("wrong", 0)])
+def test_scrub_rewind(problem, unseen, kept) -> None:
+    """Back to the epoch whose error on the forget set is nearest the last one's on validation records of the same classes:
+    the last itself, or, where that errs on all of these, the first of those that err most."""
+
+    def wrong(weights: list[Tensor], records) -> Tensor:
+        return logits(problem, weights, records).argmax(1) != problem.data(records)[1]
+
+    epochs = scrubbed(problem, Momentum(problem.weights), 6)
+    others = problem.retain.take(
+        torch.isin(problem.retain.targets, problem.forget.targets).nonzero().flatten().tolist()
+    )
+    if unseen == "wrong":
+        others = others.take(wrong(epochs[-1], others).nonzero().flatten().tolist())
+    goal = wrong(epochs[-1], others).double().mean()
+    apart = [float((wrong(weights, problem.forget).double().mean() - goal).abs()) for weights in epochs]
+    assert apart.index(min(apart)) == kept
+    trained = dataclasses.replace(problem.trained(), validation=others)
+    agree(problem, ScrubRewind(epochs=6, **SCRUB, **SGD), epochs[kept], trained)
 
 
 def test_catastrophic_forgetting_k(problem) -> None:

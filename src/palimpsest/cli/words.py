@@ -101,7 +101,7 @@ def choose(given: Mapping[str, Any], settings: str | None, sets: list[str] | Non
         chosen = chosen.over(base)
         if base.tuned and not chosen.tuned:
             say(
-                "These settings were tuned for other data, another model or other requests; they are taken as they are."
+                "Some of these settings are not as tuning found them, or were tuned for another case; they are taken as they are."
             )
     elif preset and chosen.data is None:
         chosen = chosen.over(presets.read(preset))

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from palimpsest.catalog import members
 from palimpsest.errors import BadInput, UnknownName
 
 Settings = dict[str, dict[str, Any]]
@@ -23,6 +24,8 @@ Settings = dict[str, dict[str, Any]]
 
 SUBJECT = frozenset({"data", "limit", "model", "learner", "recipe", "forget", "separate"})
 """What settings are tuned for."""
+SUBJECT_KINDS = ("data", "models", "learners")
+"""Kinds of parts whose own settings belong to that too."""
 
 
 class _Strict(BaseModel):
@@ -83,8 +86,8 @@ class Choices(BaseModel):
     def over(self, base: Choices) -> Choices:
         """These choices where they are made, the base's where they are not; settings are merged field by field.
 
-        What a preset calls its scale holds only as long as nothing of it is changed, and what was tuned only for the same data,
-        model and kind of request.
+        What a preset calls its scale holds only as long as nothing of it is changed. What was tuned holds only for the same
+        data, model, training and kind of request, and for a method only as long as its settings stay as they were found.
         """
         mine = {
             name: getattr(self, name) for name in self.model_fields_set if getattr(self, name) not in (None, {}, "")
@@ -96,9 +99,17 @@ class Choices(BaseModel):
             settings[name] = {**settings.get(name, {}), **fields}
         recipe = {**base.recipe, **self.recipe}
         changes = {"scale": "", **mine, "settings": settings, "recipe": recipe}
-        if SUBJECT & mine.keys():
+        changed = {name for name, fields in settings.items() if fields != base.settings.get(name, {})}
+        if SUBJECT & mine.keys() or any(base._is_subject(name) for name in changed):
             changes["tuned"] = {}
+        elif not self.tuned:
+            changes["tuned"] = {label: told for label, told in base.tuned.items() if label not in changed}
         return base.model_copy(update=changes)
+
+    def _is_subject(self, name: str) -> bool:
+        """Whether settings under this name are those of the data, the model or the training."""
+        own = (self.data, self.model, self.learner)
+        return name in SUBJECT or name in own or any(name in members(kind) for kind in SUBJECT_KINDS)
 
 
 def choices(values: Mapping[str, Any], where: str = "") -> Choices:

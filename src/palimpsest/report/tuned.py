@@ -27,11 +27,11 @@ def section(numbers: Numbers) -> Section | None:
             _tried(told.get("tuned", {})),
             Entry.of(str(told.get("trials", "–")), _failed(told), look="number"),
             Entry.of(str(told.get("seeds", "–")), look="number"),
-            Entry.of(f"{told.get('share', 0):.0%} of training", look="number"),
+            Entry.of(f"{told.get('share', 0):.0%}", look="number"),
         )
         for label, told in found.items()
     )
-    columns = ("Method", "Default, within the budget", "Tuned", "Trials", "Tuning seeds", "Most that a run cost")
+    columns = ("Method", "Default, within the budget", "Tuned", "Trials", "Tuning seeds", "At most, of training")
     return Section("tuned", "Default against tuned", (Table(columns, rows, "Gap to retraining", NOTE),))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,13 @@ from palimpsest.errors import StoreError
 from palimpsest.tuning import arena
 from palimpsest.tuning.arena import Arena
 from palimpsest.tuning.space import PASSES, Space
+from palimpsest.types import Cost
 
 BATCH = 5
 """Trials that are asked for before any of them is told of, with any number of workers."""
 
-
-SLACK = 1.05
-"""How far a run may exceed its budget: the last batch of a pass counts whole."""
+PLANNED = 0.95
+"""Share of the budget that samples are planned for: on another tuning seed the forget set may be larger."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,10 @@ class Place:
         home = home_of(plan, self.home)
         return bench.once(self, lambda: Arena.build(plan, home, bench.split, bench.shop, self.seed), most=4)
 
+    def allowed(self, training: Cost) -> int:
+        """The most gradients that a run may cost; of the share as it is written, so that 0.29 of 100 are 29."""
+        return int(Fraction(str(self.share)) * training.samples)
+
 
 Piece = tuple[str, dict[str, Any], Place]
 """Method, settings, where."""
@@ -138,38 +143,39 @@ def within(plan: Plan, bench: Bench, piece: Piece) -> dict[str, Any]:
     question. A method whose pass goes over more than the retain set has fewer of them than another."""
     label, settings, place = piece
     unlearner, there = labels(plan)[label], place.arena(plan, bench)
-    own, allowed = vars(unlearner), place.share * there.stage.original.cost.samples
+    own, allowed = vars(unlearner), place.allowed(there.stage.original.cost)
 
-    def spent(**fewer: int) -> int:
-        return there.unlearned(dataclasses.replace(unlearner, **{**settings, **fewer})).cost.samples
+    def spent(name: str, count: int) -> int:
+        return there.unlearned(dataclasses.replace(unlearner, **{**settings, name: count})).cost.samples
 
     try:
         if "samples" in own:
             whole = min(own["samples"] or len(there.retain), len(there.retain))
-            samples = _most(lambda samples: spent(samples=samples), whole, allowed)
+            samples = _most(lambda count: spent("samples", count), max(1, whole // 64), whole, int(PLANNED * allowed))
             return {} if samples == own["samples"] else {"samples": samples}
-        passes = next((name for name in PASSES if settings.get(name, 0) > 1), "")
-        cost = spent() if passes else 0
+        name = next((name for name in PASSES if settings.get(name, 0) > 1), "")
+        if not name:
+            return {}
+        passes = _most(lambda count: spent(name, count), settings[name], settings[name], allowed)
     except FAILURES:  # the first trial will say so
         return {}
-    return {passes: max(1, int(settings[passes] * SLACK * allowed / cost))} if cost > SLACK * allowed else {}
+    return {} if passes == settings[name] else {name: passes}
 
 
-def _most(spent: Callable[[int], int], whole: int, allowed: float) -> int:
-    """About as many samples of at most `whole` as cost what is allowed, found from below: a trial costs little more than that."""
-    samples = max(1, whole // 64)
-    cost = spent(samples)
-    for _ in range(4):
-        more = min(
-            whole, int(samples * allowed / max(1, cost))
-        )  # costs grow no faster than the samples, but for a fixed part
-        if more < 1.05 * samples:
+def _most(spent: Callable[[int], int], first: int, whole: int, allowed: int) -> int:
+    """About as many of at most `whole` as cost what is allowed, and no more, sought from `first` on in five runs at
+    most. 1 where none of these was allowed."""
+    found, count = 0, first
+    for _ in range(5):
+        cost = spent(count)
+        if cost > allowed:
+            whole = count - 1
+        else:
+            found = count
+        count = min(whole, int(count * allowed / max(1, cost)))
+        if count < max(1, 1.05 * found):
             break
-        dearer = spent(more)
-        if dearer > SLACK * allowed:
-            break
-        samples, cost = more, dearer
-    return samples
+    return max(1, found)
 
 
 def attempt(plan: Plan, bench: Bench, piece: Piece) -> Tried:
@@ -178,9 +184,9 @@ def attempt(plan: Plan, bench: Bench, piece: Piece) -> Tried:
     try:
         there = place.arena(plan, bench)
         made = there.unlearned(dataclasses.replace(labels(plan)[label], **settings))
-        allowed = place.share * there.stage.original.cost.samples
-        if made.cost.samples > SLACK * allowed:
-            return Tried(settings, reason=f"cost {made.cost.samples} gradients, allowed {allowed:.0f}")
+        allowed = place.allowed(there.stage.original.cost)
+        if made.cost.samples > allowed:
+            return Tried(settings, reason=f"cost {made.cost.samples} gradients, allowed {allowed}")
         return Tried(settings, there.gap(made))
     except StoreError:  # a full disk is no fault of the method
         raise
