@@ -59,12 +59,16 @@ def test_what_is_asked_for_is_measured(name: str, scale: Scale) -> None:
     assert asked
     for where in asked:
         plan = plans[where.part]
-        if where.target in ("unlearned", "bias-matched"):
+        if where.target in ("unlearned", "bias-matched", "placebo"):
             assert where.method in known[where.part], where
+        assert where.over in {"", *known[where.part]}, where
         by, dot, _ = where.measure.removeprefix("cost.").partition(".")
         if dot and by not in map(name_of, plan.verifiers):
             attack = {name_of(each): each for each in plan.attacks}[by]
-            assert set(where.at.values()) <= {0.0, *attack.epsilon}, where
+            if "epsilon" in where.at:
+                assert where.at["epsilon"] in {0.0, *attack.epsilon}, where
+            if where.target in ("placebo", "known-leak"):
+                assert attack.compares, where
         assert where.measure, where
         assert where.target, where
 

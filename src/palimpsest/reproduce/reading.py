@@ -55,9 +55,12 @@ class Reading:
         return {}
 
     def measured(self, where: Where) -> Measured | None:
-        """Mean over seeds with its 95 % interval, in the paper's unit; or its difference from a control."""
+        """Mean over seeds with its 95 % interval, in the paper's unit; or its difference from a control, or its share of what
+        another method gives."""
         if where.minus:
             return self._difference(where)
+        if where.over:
+            return self._ratio(where)
         series = list(self.series(where).values())
         if not series:
             return None
@@ -103,6 +106,20 @@ class Reading:
             return None
         found = difference(where.measure, [own[seed] for seed in seeds], [other[seed] for seed in seeds])
         return _told(found, where, len(seeds))
+
+    def _ratio(self, where: Where) -> Measured | None:
+        """Of means over seeds, with the interval of own − ratio · other, as a share of the other."""
+        own = self.series(replace(where, over=""))
+        other = self.series(replace(where, over="", method=where.over))
+        seeds = _shared([own, other])
+        whole = float(np.mean([other[seed].value for seed in seeds])) if seeds else 0.0
+        if not whole:
+            return None
+        ratio = float(np.mean([own[seed].value for seed in seeds])) / whole
+        terms = [(1 / whole, [own[seed] for seed in seeds]), (-ratio / whole, [other[seed] for seed in seeds])]
+        found = combination(where.measure, terms)
+        moved = replace(found, value=ratio + found.value, low=ratio + found.low, high=ratio + found.high)
+        return _told(moved, where, len(seeds))
 
     def _residual(self, where: Where) -> Measured | None:
         numbers, by = self.numbers.get(where.part), where.measure.partition(".")[0]

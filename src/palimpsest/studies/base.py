@@ -20,7 +20,8 @@ class Where:
 
     part: name of the audit. target, method: whose model ("retrained", or "unlearned" with the method's label). measure, at: as in
     the record; "cost.samples" and the like are what making the model cost. minus: the control that it is taken minus of, as in the
-    record's comparisons, for tables only. times: what the measure is multiplied by to be as the paper prints it (100 for per cent).
+    record's comparisons; over: label of the method whose number it is a share of; both for tables only. times: what the measure is
+    multiplied by to be as the paper prints it (100 for per cent).
     """
 
     part: str = ""
@@ -29,6 +30,7 @@ class Where:
     measure: str = ""
     at: Mapping[str, float] = field(default_factory=dict)
     minus: str = ""
+    over: str = ""
     times: float = 1.0
 
     def __or__(self, other: Where) -> Where:
@@ -39,13 +41,14 @@ class Where:
             self.measure or other.measure,
             self.at or other.at,
             self.minus or other.minus,
+            self.over or other.over,
             self.times if self.times != 1 else other.times,
         )
 
     def __str__(self) -> str:
         at = [f"{name} {value:.4g}" for name, value in self.at.items()]
-        minus = f"minus {self.minus}" if self.minus else ""
-        return ", ".join(text for text in (self.part, self.target, self.method, self.measure, *at, minus) if text)
+        apart = [f"{word} {name}" for word, name in (("minus", self.minus), ("over", self.over)) if name]
+        return ", ".join(text for text in (self.part, self.target, self.method, self.measure, *at, *apart) if text)
 
 
 @dataclass(frozen=True)

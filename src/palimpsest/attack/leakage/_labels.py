@@ -75,14 +75,16 @@ class LabelGuess(Attack, partial=True):
 
     def measure(self, scores: Scores) -> tuple[Measure, ...]:
         """accuracy: share of the deleted classes that were named, 1/classes by chance where one was; at a class: over the requests
-        that deleted from it. margin: by how much the drop of the deleted classes exceeds every other. probe_queries: asked of the
-        original to make the probes, once for all requests; queries: asked after each."""
+        that deleted from it. margin: by how much the drop of the deleted classes exceeds every other. drop, at a class: how much
+        less its probes are answered with it after unlearning. probe_queries: asked of the original to make the probes, once for
+        all requests; queries: asked after each."""
         name = name_of(self)
         found = [_accuracy(name, scores["right"]), mean(f"{name}.margin", scores["margin"])]
         found += [
             _accuracy(name, scores["right"][scores["truth"] == c], at={"class": float(c)})
             for c in np.unique(scores["truth"])
         ]
+        found += [mean(f"{name}.drop", column, at={"class": float(c)}) for c, column in enumerate(scores["drop"].T)]
         found += [mean(f"{name}.probe_queries", scores["ready"]), mean(f"{name}.queries", scores["queries"])]
         return (*found, mean(f"{name}.accepted_rate", scores["accepted"]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from palimpsest.attack.base import Attack, Guess
+from palimpsest.attack.leakage import _tabular
 from palimpsest.case import Case
 from palimpsest.catalog import name_of, setting
 from palimpsest.errors import BadInput
 from palimpsest.learn._extractor import Extractor, Eyes
 from palimpsest.measures.identification import assign, mean_colour, normalised_rank, squared
 from palimpsest.measures.image import psnr, ssim
-from palimpsest.measures.intervals import mean, share
+from palimpsest.measures.intervals import mean, share, statistic
 from palimpsest.measures.perceptual import perceptual
 from palimpsest.rng import Rng
 from palimpsest.threat import ThreatModel
@@ -77,9 +78,9 @@ def scores_of(
     Samples come in no order: the Hungarian method matches them with the records. order: the sample that each record got. mse,
     psnr, and of images ssim and `perceptual` (by a classifier of the same data). rank: normalised rank of the record among
     `decoys` unseen records of its class by squared distance to the sample; perceptual_rank the same by the perceptual distance,
-    among the first 99;
-    colour_rank by mean colours alone. label: the true class; label_right: whether the sample's was taken to be it.
-    extra: numbers that are the same for all, such as the attack's own loss.
+    among the first 99; colour_rank by mean colours alone. Rows of a table are compared as shares of their features' ranges, and
+    have `_tabular`'s arrays too. label: the true class; label_right: whether the sample's was taken to be it. extra: numbers
+    that are the same for all, such as the attack's own loss.
     """
     name = case.task.attacked_input
     truth = case.forget.batch().inputs[name].float().cpu()
@@ -87,6 +88,9 @@ def scores_of(
     if len(recovered) != len(truth):
         got, do = f"{len(recovered)} samples and {len(truth)} records", "forget fewer, or use more test records"
         raise BadInput("recovered", got=got, expected="as many of each, in the placebo too", do=do)
+    rows = truth.dim() == 2
+    if rows:
+        recovered, truth = _tabular.scaled(case, recovered), _tabular.scaled(case, truth)
     order = assign(recovered, truth, squared)
     drawn, targets = recovered[order], case.forget.targets.cpu()
     distances = {"rank": squared, "colour_rank": mean_colour}
@@ -98,14 +102,16 @@ def scores_of(
         arrays["ssim"] = ssim(drawn, truth).numpy()
         arrays["perceptual"] = perceptual(network, drawn, truth).numpy()
         distances["perceptual_rank"] = lambda one, other: perceptual(network, one, other)
+    if rows:
+        arrays |= _tabular.arrays_of(case, drawn, truth)
     unseen = {int(c): _decoys(case, int(c), decoys) for c in torch.unique(targets)}
     for what, distance in distances.items():
         most = FEW if what == "perceptual_rank" else decoys
-        rows = [
+        ranks = [
             normalised_rank(drawn[i : i + 1], truth[i : i + 1], unseen[int(c)][None, :most], distance)
             for i, c in enumerate(targets)
         ]
-        arrays[what] = torch.cat(rows).numpy()
+        arrays[what] = torch.cat(ranks).numpy()
     arrays["decoys"] = np.array([len(unseen[int(c)]) for c in targets])
     arrays["label_right"] = (labels.cpu()[order] == targets).numpy()
     arrays |= {key: np.full(len(targets), value) for key, value in extra.items()}
@@ -115,7 +121,8 @@ def scores_of(
 def measures_of(scores: Scores, attack: str, extractor: Extractor) -> tuple[Measure, ...]:
     """Means over deleted records: `rank` (0.5 by chance), `rank_over_colour` (what it has beyond the mean colour's), and the
     distances; `identified_rate`: records nearer than every decoy, 1/(decoys + 1) by chance. `root_mse` is the inversion paper's
-    MSE. `perceptual_…` is named after the classifier that it goes by, and is not LPIPS."""
+    MSE. `perceptual_…` is named after the classifier that it goes by, and is not LPIPS. Whom it exposes most: `rank` at each class,
+    and of the distances `least_…` and `most_…`, over records. Rows of a table have `_tabular`'s too."""
     found = [mean(f"{attack}.rank", scores["rank"]), mean(f"{attack}.colour_rank", scores["colour_rank"])]
     found += [
         mean(f"{attack}.rank_over_colour", scores["rank"] - scores["colour_rank"]),
@@ -123,14 +130,25 @@ def measures_of(scores: Scores, attack: str, extractor: Extractor) -> tuple[Meas
         mean(f"{attack}.mse", scores["mse"]),
         mean(f"{attack}.root_mse", np.sqrt(scores["mse"])),
     ]
+    present = np.unique(scores["label"])
+    found += [mean(f"{attack}.rank", scores["rank"][scores["label"] == c], at={"class": float(c)}) for c in present]
+    apart = {"root_mse": np.sqrt(scores["mse"])}
     if "psnr" in scores.arrays:
         found += [mean(f"{attack}.{name}", scores[name]) for name in ("psnr", "ssim")]
         found.append(mean(f"{attack}.perceptual_{extractor.short}", scores["perceptual"]))
         found.append(mean(f"{attack}.perceptual_rank", scores["perceptual_rank"]))
+        apart |= {"psnr": scores["psnr"], f"perceptual_{extractor.short}": scores["perceptual"]}
+    for name, values in apart.items():
+        found += [_extreme(f"{attack}.least_{name}", np.min, values), _extreme(f"{attack}.most_{name}", np.max, values)]
+    found += _tabular.measures_of(scores, attack)
     found.append(share(f"{attack}.label_right_rate", scores["label_right"]))
     if "loss" in scores.arrays:
         found.append(mean(f"{attack}.matching_loss", scores["loss"]))
     return tuple(found)
+
+
+def _extreme(name: str, of: Callable[..., Array], values: Array) -> Measure:
+    return statistic(name, lambda drawn: of(drawn, axis=-1), values, together=True)
 
 
 def _decoys(case: Case, label: int, most: int) -> Tensor:
@@ -141,4 +159,5 @@ def _decoys(case: Case, label: int, most: int) -> Tensor:
         got = f"no unseen record of class {label}"
         raise BadInput("decoys", got=got, expected="at least one", do="use more test records")
     drawn = Rng(case.seed).child("decoys", label).numpy().permutation(places)[:most]
-    return unseen.take(np.sort(drawn)).batch().inputs[case.task.attacked_input].float().cpu()
+    records = unseen.take(np.sort(drawn)).batch().inputs[case.task.attacked_input].float().cpu()
+    return _tabular.scaled(case, records) if records.dim() == 2 else records

@@ -1,0 +1,144 @@
+"""What the studies of the unlearning inversion paper share: victims, deletions, methods and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from palimpsest.studies._uma import merged
+from palimpsest.studies.base import Scale, Where
+
+METHODS = {"exact": "retrain", "approximate": "single_gradient"}
+"""As the paper calls its kinds of unlearning → our names."""
+FEATURES, LABELS = "feature_inversion", "label_inference"
+EXTRACTOR = "resnet18"
+
+VICTIM: dict[str, Any] = {
+    "learner": "finetuned",
+    "recipe": {
+        "epochs": 1,
+        "batch_size": 128,
+        "lr": 0.001,
+        "momentum": 0.0,
+        "weight_decay": 0.0,
+        "schedule": "linear",
+    },
+    "unlearn": list(METHODS.values()),
+    "verify": ["accuracy"],
+    "controls": 1,
+    "settings": {"finetuned": {"frozen_norms": True}},
+}
+"""A model that public records taught, fine-tuned on private ones for an epoch (4.1), batch norm's statistics as they were, as in
+the paper's code. Where they move, what moves them drowns the gradient of what was deleted."""
+
+SMALL: dict[str, Any] = {
+    **VICTIM,
+    "data": "hub:uoft-cs/cifar10",
+    "limit": 10000,
+    "model": "convnet",
+    "attack": [FEATURES],
+    "separate": True,
+    "seeds": 3,
+    "threads": 1,
+    "settings": {
+        "hub": {"public": 0.8, "private": 512},
+        "convnet": {"width": 8},
+        "finetuned": {"frozen_norms": True, "pretraining_epochs": 15},
+        FEATURES: {"iterations": 600, "restarts": 2},
+    },
+}
+"""CIFAR-10, 7,200 public images and 512 private ones, the 7-layer network at width 8."""
+
+SMALL_LABELS: dict[str, Any] = {
+    **VICTIM,
+    "data": "digits",
+    "model": "convnet",
+    "attack": [LABELS],
+    "seeds": 5,
+    "threads": 1,
+    "settings": {
+        "digits": {"public": 0.6},
+        "convnet": {"width": 8},
+        "finetuned": {"frozen_norms": True, "pretraining_epochs": 15},
+    },
+}
+"""Digits, about 730 public images and 480 private ones, 48 of a class as in the paper (5.2). A probe that is not accepted is given
+up after 25,610 queries."""
+
+_PAPER: dict[str, dict[str, Any]] = {
+    "CIFAR-10": {"data": "hub:uoft-cs/cifar10", "model": "convnet"},
+    "CIFAR-100": {"data": "hub:uoft-cs/cifar100", "model": "convnet"},
+    "STL-10": {"data": "hub:tanganke/stl10", "model": "resnet18"},
+}
+"""The paper's data sets (4.1) → where they are on the hub, and the model."""
+
+
+def paper(data: str, **changes: Any) -> dict[str, Any]:
+    """The paper's setting of a data set, for the attack on features; the number of seeds is ours, the paper does not say."""
+    base = {
+        **VICTIM,
+        **_PAPER[data],
+        "attack": [FEATURES],
+        "separate": True,
+        "seeds": 3,
+        "settings": {**VICTIM["settings"], "hub": {"public": 0.8}, "convnet": {"width": 64}},
+    }
+    return merged(base, **changes)
+
+
+def features(scale: Scale, **changes: Any) -> dict[str, Any]:
+    """The attack on features of CIFAR-10."""
+    return merged(SMALL, **changes) if scale == "small" else paper("CIFAR-10", **changes)
+
+
+def labels(scale: Scale, **changes: Any) -> dict[str, Any]:
+    """The attack on labels: of digits, or of STL-10 with 512 private images (5.2)."""
+    base = SMALL_LABELS
+    if scale == "paper":
+        base = paper("STL-10", attack=[LABELS], separate=False, settings={"hub": {"private": 512}})
+    return merged(base, **changes)
+
+
+def rows(part: str = "", *, kinds: Collection[str] = tuple(METHODS), placebo: bool = True) -> dict[str, Where]:
+    """The paper's kinds of unlearning; with `placebo` the controls that it does not have."""
+    found = {f"{name} unlearning": Where(part, "unlearned", METHODS[name]) for name in kinds}
+    if placebo:
+        found |= {f"{name}: placebo": Where(part, "placebo", METHODS[name]) for name in kinds}
+        found["known leak"] = Where(part, "known-leak")
+    return found
+
+
+def at(measure: str, attack: str = FEATURES) -> Where:
+    """A measure of the attack."""
+    return Where(measure=f"{attack}.{measure}")
+
+
+RANK, OVER_COLOUR = at("rank"), at("rank_over_colour")
+MSE, PSNR, LPIPS = at("root_mse"), at("psnr"), at(f"perceptual_{EXTRACTOR}")
+DISTANCES = {"MSE": MSE, "PSNR": PSNR, "LPIPS": LPIPS}
+"""As the paper names its measures: its MSE is a root; the third is ours where it prints LPIPS, see `NO_LPIPS`."""
+COLUMNS = {
+    "rank": RANK,
+    "rank over mean colour": OVER_COLOUR,
+    "identified": at("identified_rate"),
+    **DISTANCES,
+    "SSIM": at("ssim"),
+}
+"""Rank of the deleted record among up to 399 unseen ones of its class, 0.5 by chance, and the distances."""
+
+NO_LPIPS = (
+    "In the column LPIPS the paper has LPIPS with VGG-16; ours is a distance in the stages of a ResNet-18 that was trained on the "
+    "public images, of another scale: the two cannot be compared."
+)
+PICTURES = "The paper's figure is of pictures, and prints no number that its text repeats."
+"""Notes of several studies."""
+
+
+def drop(label: int) -> Where:
+    """How much less probes of a class are answered with it after unlearning: minus the paper's confidence change."""
+    return Where(measure=f"{LABELS}.drop", at={"class": float(label)})
+
+
+DROPS = {f"class {label}": drop(label) for label in range(10)}
+ACCURACY = at("accuracy", LABELS)
+MARGIN = at("margin", LABELS)
