@@ -61,6 +61,10 @@ def test_cells_stand_beside_what_the_paper_prints_and_are_the_audits_own(made: t
         ends = (row.difference.value, row.difference.low, row.difference.high)
         assert (found.value, found.low, found.high) == pytest.approx([100 * end for end in ends])
         assert cells["retrain", column].measured is None
+    share = cells["FT", "TA, share of FT's"].measured
+    assert share is not None
+    assert (share.value, share.low, share.high) == pytest.approx((100, 100, 100)), "of itself, record by record"
+    assert cells["retrain", "TA, share of FT's"].measured is None
     cost = cells["FT", "k gradients"].measured
     assert cost is not None
     assert cost.value == next(c for c in record.cells if c.unlearner == "finetune").cost["samples"] / 1000 > 0
@@ -107,6 +111,7 @@ def test_the_page_shows_published_beside_measured_and_the_figure(made: tuple[Pat
     assert "Table 00: not run at this scale" in page
     assert re.search(r"forget accuracy against steps: Original from 100.0% to \d+.\d%; retrain from", page), "as shares"
     assert (out / "figures" / "curve-0.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "figures" / "tradeoff-0.png").read_bytes().startswith(b"\x89PNG")
     assert read(out) == result
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies.base import Claim, Curve, Scale, Study, Table, Where
+from palimpsest.studies.base import Claim, Curve, Scale, Study, Table, Tradeoff, Weighed, Where
 
 UA = Where(measure="uma.forget_accuracy", at={"epsilon": 0.1}, times=100.0)
 MODELS = {
@@ -30,6 +30,7 @@ class Tiny(Study):
                 "TA": Where(measure="test_accuracy", times=100.0),
                 "UA": UA,
                 "UA over retrain": UA | Where(minus="retrained"),
+                "TA, share of FT's": Where(measure="test_accuracy", over="finetune", times=100.0),
                 "residual": Where(measure="uma.residual_knowledge", at={"epsilon": 0.1}, minus="controls", times=100.0),
                 "area": Where(measure="uma.residual_area", minus="controls", times=100.0),
                 "k gradients": Where(measure="cost.samples", times=0.001),
@@ -44,6 +45,25 @@ class Tiny(Study):
             "steps",
             "forget accuracy",
             {name: [(float(n), where | UA | Where(f"{n} steps")) for n in (1, 3)] for name, where in MODELS.items()},
+        ),
+    )
+    tradeoffs = (
+        Tradeoff(
+            "Figure 00",
+            "test accuracy",
+            "forget accuracy",
+            {
+                "FT": [
+                    Weighed(
+                        float(n),
+                        MODELS["FT"] | Where(f"{n} steps", measure="test_accuracy"),
+                        MODELS["FT"] | UA | Where(f"{n} steps"),
+                        MODELS["retrain"] | UA | Where(f"{n} steps"),
+                    )
+                    for n in (1, 3)
+                ],
+                "nothing": [Weighed(1.0, UA | Where("nowhere"), UA | Where("nowhere"), UA | Where("nowhere"))],
+            },
         ),
     )
     claims = (

@@ -35,6 +35,9 @@ def everywhere(one: Study) -> Iterator[Where]:
         yield from (row | column for row in table.rows.values() for column in table.columns.values())
     for curve in one.curves:
         yield from (where for points in curve.lines.values() for _, where in points)
+    for tradeoff in one.tradeoffs:
+        for settings in tradeoff.lines.values():
+            yield from (where for each in settings for where in (each.use, each.leak, each.placebo))
     for claim in one.claims:
         yield from (where for _, where in claim.terms)
 

@@ -81,7 +81,7 @@ def against_requests(lines: Sequence[Line], *, label: str, share: bool) -> bytes
 
 @dataclass(frozen=True)
 class Course:
-    """A named curve of shares: per point its place on the x axis, value and interval."""
+    """A named curve: per point its place on the x axis, value and interval."""
 
     name: str
     points: tuple[tuple[float, float, float, float], ...]
@@ -90,8 +90,19 @@ class Course:
 COLOURS = ("#d55e00", "#0072b2", "#007a5a", "#a8447e", "#555555", "#8a6d00")
 
 
-def against_setting(lines: Sequence[Course], *, across: str, upwards: str) -> bytes:
-    """Curves of shares against a setting above 0, on a logarithmic axis, with a legend below."""
+@dataclass(frozen=True)
+class Spot:
+    """A named setting: value and ends of the interval in both directions; filled or hollow."""
+
+    name: str
+    words: str
+    across: tuple[float, float, float]
+    upwards: tuple[float, float, float]
+    filled: bool
+
+
+def against_setting(lines: Sequence[Course], *, across: str, upwards: str, share: bool = True) -> bytes:
+    """Curves of shares, or of other numbers, against a setting above 0, on a logarithmic axis, with a legend below."""
     canvas, axes = _axes(height=3.4)
     for place, line in enumerate(lines):
         colour, look = COLOURS[place % len(COLOURS)], list(LOOKS.values())[place % len(LOOKS)]
@@ -102,8 +113,30 @@ def against_setting(lines: Sequence[Course], *, across: str, upwards: str) -> by
     ticks = sorted({point[0] for line in lines for point in line.points})
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_ylim(-0.05, 1.05)
-    _percent(axes.set_yticks)
+    if share:
+        axes.set_ylim(-0.05, 1.05)
+        _percent(axes.set_yticks)
+    return _finished(canvas, axes, across, upwards)
+
+
+def scatter(spots: Sequence[Spot], *, across: str, upwards: str) -> bytes:
+    """Settings as marks with bars, a colour and mark for each name, each with its words beside it."""
+    canvas, axes = _axes(height=3.6)
+    for place, name in enumerate(dict.fromkeys(spot.name for spot in spots)):
+        colour, mark = COLOURS[place % len(COLOURS)], list(LOOKS.values())[place % len(LOOKS)][2]
+        for index, spot in enumerate(spot for spot in spots if spot.name == name):
+            (x, left, right), (y, low, high) = spot.across, spot.upwards
+            wide, tall = [[x - left], [right - x]], [[y - low], [high - y]]
+            axes.errorbar(x, y, xerr=wide, yerr=tall, color=colour, lw=0.8, alpha=0.5)
+            face = colour if spot.filled else "white"
+            label = name if not index else None
+            axes.plot(x, y, mark, color=colour, markerfacecolor=face, ms=6, label=label, zorder=3)
+            axes.annotate(spot.words, (x, y), (4, 4), textcoords="offset points", size=SIZE - 2, color=colour, zorder=4)
+    return _finished(canvas, axes, across, upwards)
+
+
+def _finished(canvas: Canvas, axes: Axes, across: str, upwards: str) -> bytes:
+    """With names of both axes and a legend below."""
     axes.set_xlabel(across, size=SIZE, color=INK)
     axes.set_ylabel(upwards, size=SIZE, color=INK)
     canvas.legend(fontsize=SIZE - 1, loc="outside lower center", frameon=False, labelcolor=INK, handlelength=3, ncols=2)

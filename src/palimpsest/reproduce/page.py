@@ -10,6 +10,7 @@ from palimpsest.disk import disk_errors, write_atomically
 from palimpsest.report import html, markdown
 from palimpsest.report.blocks import Block, Code, Entry, Figure, Gallery, Page, Paragraph, Section, Table, Terms
 from palimpsest.report.figures import Course, against_setting
+from palimpsest.reproduce import tradeoff
 from palimpsest.reproduce.reading import Reading
 from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, Result
 from palimpsest.studies.base import Curve, Study
@@ -42,6 +43,9 @@ def compose(study: Study, result: Result, folder: Path) -> Page:
     sections.append(Section("tables", "Published and measured", tables))
     if curves:
         sections.append(Section("figures", "Figures", (Gallery(tuple(curves), "Bands are 95 % intervals."),)))
+    weighed = [block for place, one in enumerate(study.tradeoffs) for block in tradeoff.blocks(reading, one, place)]
+    if weighed:
+        sections.append(Section("tradeoffs", "What defences cost and buy", tuple(weighed)))
     if result.warnings:
         sections.append(Section("warnings", "Warnings", (_warnings(result),)))
     sections.append(Section("about", "How it was made", _about(study, result)))
@@ -120,8 +124,9 @@ def _curve(reading: Reading, curve: Curve, place: int) -> Figure | None:
             lines.append(Course(name, tuple((at, one.value, one.low, one.high) for at, one in found)))
     if not lines:
         return None
-    png = against_setting(lines, across=curve.across, upwards=curve.upwards)
-    ends = "; ".join(f"{line.name} from {line.points[0][1]:.1%} to {line.points[-1][1]:.1%}" for line in lines)
+    png = against_setting(lines, across=curve.across, upwards=curve.upwards, share=curve.share)
+    how = ".1%" if curve.share else ".3g"
+    ends = "; ".join(f"{line.name} from {line.points[0][1]:{how}} to {line.points[-1][1]:{how}}" for line in lines)
     return Figure(f"curve-{place}.png", curve.title, png, f"{curve.upwards} against {curve.across}: {ends}")
 
 

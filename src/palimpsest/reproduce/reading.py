@@ -113,7 +113,7 @@ class Reading:
         other = self.series(replace(where, over="", method=where.over))
         seeds = _shared([own, other])
         whole = float(np.mean([other[seed].value for seed in seeds])) if seeds else 0.0
-        if not whole:
+        if not whole or where.target != "unlearned":
             return None
         ratio = float(np.mean([own[seed].value for seed in seeds])) / whole
         terms = [(1 / whole, [own[seed] for seed in seeds]), (-ratio / whole, [other[seed] for seed in seeds])]

@@ -96,21 +96,46 @@ class Claim:
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure of the paper: a measure against a setting of the attack. lines: its name → (setting, where) of each point."""
+    """A figure of the paper: a measure against a setting. lines: its name → (setting, where) of each point. share: whether the
+    measure lies in [0, 1]."""
 
     title: str
     across: str
     upwards: str
     lines: Mapping[str, Sequence[tuple[float, Where]]]
+    share: bool = True
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A setting of a defence: what it leaves of a model's use, and what it lets leak beside the same of a placebo."""
+
+    setting: float
+    use: Where
+    leak: Where
+    placebo: Where
+
+
+@dataclass(frozen=True)
+class Tradeoff:
+    """What defences cost and buy: their settings' use, the higher the better, against what leaks, the lower the better.
+
+    lines: a defence → its settings, the weakest first. The front is what no other setting, of any defence, beats in both.
+    """
+
+    title: str
+    across: str
+    upwards: str
+    lines: Mapping[str, Sequence[Weighed]]
 
 
 @dataclass(frozen=True)
 class Study(Checked, ABC):
     """Base of all studies: data, no code that runs. `palimpsest.reproduce` carries them out.
 
-    paper: what it reproduces. about: one line. tables, curves, claims: see there; claims are decided by intervals at 1 − 5 %
-    divided by the number of claims that could be measured (Bonferroni). notes: what a reader must know, such as what the paper
-    leaves out.
+    paper: what it reproduces. about: one line. tables, curves, tradeoffs, claims: see there; claims are decided by intervals at
+    1 − 5 % divided by the number of claims that could be measured (Bonferroni). notes: what a reader must know, such as what the
+    paper leaves out.
     """
 
     kind: ClassVar[str] = "studies"
@@ -119,6 +144,7 @@ class Study(Checked, ABC):
     about: ClassVar[str] = ""
     tables: ClassVar[tuple[Table, ...]] = ()
     curves: ClassVar[tuple[Curve, ...]] = ()
+    tradeoffs: ClassVar[tuple[Tradeoff, ...]] = ()
     claims: ClassVar[tuple[Claim, ...]] = ()
     notes: ClassVar[tuple[str, ...]] = ()
 

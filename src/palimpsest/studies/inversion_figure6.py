@@ -30,6 +30,7 @@ class InversionFigure6(Study):
             "private images",
             name,
             {f"{kind} unlearning": [(float(size), _method(size, kind) | where) for size in SIZES] for kind in METHODS},
+            share=name != "PSNR",
         )
         for name, where in {**DISTANCES, "rank": RANK}.items()
     )

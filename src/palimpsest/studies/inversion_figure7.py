@@ -43,6 +43,7 @@ class InversionFigure7(Study):
                 f"{kind} unlearning": [(float(n), _method(part, kind) | where) for part, n in EPOCHS.items()]
                 for kind in METHODS
             },
+            share=name != "PSNR",
         )
         for name, where in {**DISTANCES, "rank": RANK}.items()
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from palimpsest.studies._defended import RATIO, SETTINGS, audits, defended, part, undefended
 from palimpsest.studies._inversion import LPIPS, NO_LPIPS, RANK, at
-from palimpsest.studies.base import Claim, Scale, Study, Table, Where
+from palimpsest.studies.base import Claim, Scale, Study, Table, Tradeoff, Weighed, Where
 
 _TA = Where(measure="test_accuracy")
 _PRINTED = {
@@ -59,6 +59,25 @@ class InversionTable4(Study):
             "Undefended, in the same audits",
             {part(*each): undefended(*each) for each in _EVERY},
             {"LPIPS": LPIPS, "rank": RANK, "TA": Where(measure="test_accuracy", times=100.0)},
+        ),
+    )
+    tradeoffs = (
+        Tradeoff(
+            "Use and leakage",
+            "accuracy ratio",
+            "rank of the deleted image",
+            {
+                name: [
+                    Weighed(
+                        value,
+                        defended(name, value) | RATIO,
+                        defended(name, value) | RANK,
+                        defended(name, value, "placebo") | RANK,
+                    )
+                    for value in values
+                ]
+                for name, (_, _, values) in SETTINGS.items()
+            },
         ),
     )
     claims = (
