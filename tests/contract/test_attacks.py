@@ -19,18 +19,14 @@ from palimpsest.types import Measure, Scores
 from tests.contract.situations import bench_of, situation, situation_of
 
 NAMES = sorted(members("attacks"))
+INVERSION = {"iterations": 150, "restarts": 1, "total_variation": 1e-4, "batching": "loop", "decoys": 30}
 QUICK: dict[str, dict[str, Any]] = {
-    "two_update_inversion": {
-        "iterations": 150,
-        "restarts": 1,
-        "total_variation": 1e-4,
-        "batching": "loop",
-        "decoys": 30,
-    },
+    "adaptive_inversion": {**INVERSION, "defence": "pruning"},
+    "two_update_inversion": INVERSION,
     "label_inference": {"strategy": "random_squares", "probes": 4, "changes": 300, "tries": 2},
     "label_only_inference": {"probes": 6, "draws": 2000},
     "model_inversion": {"iterations": 30, "decoys": 30},
-    "feature_inversion": {"iterations": 150, "restarts": 1, "total_variation": 1e-4, "batching": "loop", "decoys": 30},
+    "feature_inversion": INVERSION,
     "uma": {"steps": 10, "records": 30, "layout": "contiguous"},
     "uma_generation": {"steps": 10, "records": 30},
     "uma_strong": {"steps": 10, "restarts": 2, "records": 30, "layout": "contiguous"},

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from palimpsest.studies._inversion import METHODS, features
+from palimpsest.studies._inversion import FEATURES, METHODS, at, features
 from palimpsest.studies.base import Scale, Where
 
-BARE = METHODS["approximate"]
+BARE, ADAPTIVE = METHODS["approximate"], "adaptive_inversion"
 SETTINGS: dict[str, tuple[str, str, tuple[float, ...]]] = {
     "parameter obfuscation": ("parameter_noise", "sigma", (0.001, 0.003, 0.005, 0.007)),
     "model pruning": ("pruning", "share", (0.7, 0.8, 0.9)),
@@ -31,6 +31,8 @@ def undefended(defence: str, value: float) -> Where:
     return Where(part(defence, value), "unlearned", BARE)
 
 
+KNOWS = at("rank", ADAPTIVE)
+"""Rank of the deleted image by an attacker who knows the defence."""
 RATIO = Where(measure="test_accuracy", over=BARE)
 """Test accuracy as a share of the undefended model's."""
 
@@ -38,6 +40,7 @@ RATIO = Where(measure="test_accuracy", over=BARE)
 def audits(scale: Scale, defence: str) -> Mapping[str, Mapping[str, Any]]:
     """An audit for each value of the setting."""
     name, field, values = SETTINGS[defence]
+    search = features(scale)["settings"].get(FEATURES, {})
     count = 10 if scale == "small" else 100
     return {
         part(defence, value): features(
@@ -45,8 +48,9 @@ def audits(scale: Scale, defence: str) -> Mapping[str, Mapping[str, Any]]:
             forget=[f"random={count}/1"],
             unlearn=[BARE],
             defend=[name],
+            attack=[FEATURES, ADAPTIVE],
             seeds=2 if scale == "small" else 3,
-            settings={name: {field: value}},
+            settings={name: {field: value}, ADAPTIVE: {**search, "defence": name}},
         )
         for value in values
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from palimpsest.studies._defended import RATIO, SETTINGS, audits, defended, part, undefended
+from palimpsest.studies._defended import KNOWS, RATIO, SETTINGS, audits, defended, part, undefended
 from palimpsest.studies._inversion import COLUMNS, LPIPS, NO_LPIPS, RANK
 from palimpsest.studies.base import Claim, Curve, Scale, Study, Table
 
@@ -38,6 +38,9 @@ class InversionFigure12(Study):
             "rank of the deleted image",
             {
                 "defended": [(value, defended(name, value) | RANK) for value in SETTINGS[name][2]],
+                "defended, and the attacker knows": [
+                    (value, defended(name, value) | KNOWS) for value in SETTINGS[name][2]
+                ],
                 "placebo": [(value, defended(name, value, "placebo") | RANK) for value in SETTINGS[name][2]],
                 "undefended": [(value, undefended(name, value) | RANK) for value in SETTINGS[name][2]],
             },

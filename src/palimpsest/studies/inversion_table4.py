@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._defended import RATIO, SETTINGS, audits, defended, part, undefended
+from palimpsest.studies._defended import KNOWS, RATIO, SETTINGS, audits, defended, part, undefended
 from palimpsest.studies._inversion import LPIPS, NO_LPIPS, RANK, at
 from palimpsest.studies.base import Claim, Scale, Study, Table, Tradeoff, Weighed, Where
 
@@ -50,6 +50,7 @@ class InversionTable4(Study):
                 "LPIPS": LPIPS,
                 "accuracy ratio": RATIO,
                 "rank": RANK,
+                "rank, defence known": KNOWS,
                 "identified": at("identified_rate"),
                 "TA": Where(measure="test_accuracy", times=100.0),
             },
@@ -61,9 +62,9 @@ class InversionTable4(Study):
             {"LPIPS": LPIPS, "rank": RANK, "TA": Where(measure="test_accuracy", times=100.0)},
         ),
     )
-    tradeoffs = (
+    tradeoffs = tuple(
         Tradeoff(
-            "Use and leakage",
+            title,
             "accuracy ratio",
             "rank of the deleted image",
             {
@@ -71,14 +72,15 @@ class InversionTable4(Study):
                     Weighed(
                         value,
                         defended(name, value) | RATIO,
-                        defended(name, value) | RANK,
-                        defended(name, value, "placebo") | RANK,
+                        defended(name, value) | rank,
+                        defended(name, value, "placebo") | rank,
                     )
                     for value in values
                 ]
                 for name, (_, _, values) in SETTINGS.items()
             },
-        ),
+        )
+        for title, rank in (("The paper's attacker", RANK), ("An attacker who knows the defence", KNOWS))
     )
     claims = (
         _more("parameter obfuscation", 0.005, 0.001),

@@ -72,15 +72,24 @@ def match(
     how: Descent,
     *,
     free_targets: bool = False,
+    emphasis: Sequence[Tensor] | None = None,
+    without: Sequence[Sequence[Tensor]] = (),
     rng: Rng,
 ) -> Matched:
     """Descends on 1 − cos(∇_θ ℓ(x, y), wanted) + α·TV(x) from Gaussian noise (Geiping et al. 2020; inversion paper, Eq. 3 to 6).
 
     model: in evaluation mode. wanted: a direction for each of the model's parameters, in their order, of any length. targets:
-    shares of the classes for each record, shape (k, classes); free_targets: they are only where the search for them begins. It
-    works in units of the model's normalisation, within the domain, and keeps the iterate with the lowest loss. The loop waits for
-    no device. Raises BadInput for a direction of length zero.
+    shares of the classes for each record, shape (k, classes); free_targets: they are only where the search for them begins.
+    emphasis: factors of each parameter's gradient, in both that are compared; none: ones. without: orthogonal directions of
+    length one, in the emphasised gradients, that are left out of both. It works in units of the model's normalisation, within
+    the domain, and keeps the iterate with the lowest loss. The loop waits for no device. Raises BadInput for a direction of
+    length zero.
     """
+    if emphasis is not None:
+        wanted = [part * factor for part, factor in zip(wanted, emphasis, strict=True)]
+    for direction in without:
+        along = sum(float((w.double() * d).sum()) for w, d in zip(wanted, direction, strict=True))
+        wanted = [w - along * d for w, d in zip(wanted, direction, strict=True)]
     wanted = _directed(wanted)
     device = wanted[0].device
     shape = (-1, *([1] * (len(task.shape) - 1)))
@@ -89,7 +98,7 @@ def match(
     points = torch.stack([_noise(rng.child("start", r), len(targets), task.shape) for r in range(how.restarts)])
     points = points.to(device)
     labels = (targets.clamp_min(1e-6).log() if free_targets else targets).repeat(how.restarts, 1, 1).to(device)
-    objective = _Objective(model, task, wanted, mean, std, how, free_targets)
+    objective = _Objective(model, task, wanted, mean, std, how, free_targets, emphasis, without)
     gradients = _chosen(objective, points.clamp(low, high), labels, how.batching)
     moved = [_Adam(points, how.weight_decay), *([_Adam(labels, 0.0)] if free_targets else [])]
     best, kept, least = points, labels, torch.full((how.restarts,), torch.inf, device=device)
@@ -121,8 +130,12 @@ class _Objective:
         std: Tensor,
         how: Descent,
         free_targets: bool,
+        emphasis: Sequence[Tensor] | None,
+        without: Sequence[Sequence[Tensor]],
     ) -> None:
         self.model, self.wanted, self.mean, self.std, self.how = model, wanted, mean, std, how
+        self.emphasis = None if emphasis is None else [part.to(w) for part, w in zip(emphasis, wanted, strict=True)]
+        self.without = [[part.to(w) for part, w in zip(one, wanted, strict=True)] for one in without]
         self.free_targets, self.image = free_targets, len(task.shape) == 3
         self.weights = {name: value.detach() for name, value in model.named_parameters()}
         self.buffers = dict(model.named_buffers())
@@ -152,9 +165,13 @@ class _Objective:
         labels = labels.detach().requires_grad_(self.free_targets)
         with torch.enable_grad():
             found = gradients(points, F.softmax(labels, 2) if self.free_targets else labels)
-            along = torch.stack([(g * w).flatten(1).sum(1) for g, w in zip(found, self.wanted, strict=True)]).sum(0)
-            length = torch.stack([g.flatten(1).square().sum(1) for g in found]).sum(0).sqrt()
-            loss = 1 - along / length.clamp_min(1e-30)
+            if self.emphasis is not None:
+                found = [g * factor for g, factor in zip(found, self.emphasis, strict=True)]
+            squared = torch.stack([g.flatten(1).square().sum(1) for g in found]).sum(0)
+            for direction in self.without:
+                squared = squared - _along(found, direction).square()
+            length = squared.clamp_min(0).sqrt() if self.without else squared.sqrt()
+            loss = 1 - _along(found, self.wanted) / length.clamp_min(1e-30)
             if self.image and self.how.total_variation:
                 loss = loss + self.how.total_variation * total_variation(points * self.std)
             if self.norms and self.how.norm_prior:
@@ -180,6 +197,11 @@ class _Objective:
             for hook in hooks:
                 hook.remove()
         return torch.stack(seen).sum(0)
+
+
+def _along(gradients: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
+    """Inner products of r gradients with one direction, (r,)."""
+    return torch.stack([(g * d).flatten(1).sum(1) for g, d in zip(gradients, direction, strict=True)]).sum(0)
 
 
 class _Adam:

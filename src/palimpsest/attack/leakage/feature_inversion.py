@@ -74,16 +74,26 @@ class FeatureInversion(Inversion):
         return self.invert(before, task, wanted, view.know("labels"), rng)
 
     def invert(
-        self, model: nn.Module, task: Classification, wanted: Sequence[Tensor], known: Tensor, rng: Rng
+        self,
+        model: nn.Module,
+        task: Classification,
+        wanted: Sequence[Tensor],
+        known: Tensor,
+        rng: Rng,
+        *,
+        emphasis: Sequence[Tensor] | None = None,
+        without: Sequence[Sequence[Tensor]] = (),
     ) -> Guess:
-        """Looks for records whose gradient at `model` points along `wanted`. known: the deleted records' labels."""
+        """Looks for records whose gradient at `model` points along `wanted`. known: the deleted records' labels. emphasis,
+        without: see `match`."""
         free = self.labels == "optimised"
         if free:
             targets = torch.full((len(known), task.classes), 1 / task.classes)
         else:
             labels = known if self.labels == "known" else labels_of(model, wanted, len(known), task.classes)
             targets = F.one_hot(labels.cpu(), task.classes).float()
-        found = match(model, task, wanted, targets, self._descent(), free_targets=free, rng=rng)
+        how = self._descent()
+        found = match(model, task, wanted, targets, how, free_targets=free, emphasis=emphasis, without=without, rng=rng)
         best = found.best
         return Guess(
             {"recovered": found.inputs[best], "labels": found.targets[best].argmax(1), "losses": found.loss},

@@ -1,0 +1,88 @@
+"""What an attacker who knows the defence does not look at, and that it helps."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from palimpsest.attack.leakage._matching import Descent, match
+from palimpsest.attack.leakage.adaptive_inversion import drift, kept, unexplained
+from palimpsest.attack.leakage.feature_inversion import difference
+from palimpsest.rng import Rng
+from palimpsest.task import Classification
+from palimpsest.types import Split
+
+QUICK = Descent(iterations=300, restarts=1, lr=0.04, total_variation=0.0, weight_decay=0.0, batching="loop")
+
+
+def psnr(one: Tensor, other: Tensor) -> float:
+    return float(-10 * (one - other).square().mean().log10())
+
+
+def deleted(model: nn.Module, digits: Split, task: Classification) -> tuple[Tensor, Tensor, nn.Module]:
+    """A record, its label as shares, and the model after a step up its loss."""
+    one, after = digits.train.take([0]), copy.deepcopy(model)
+    slopes = torch.autograd.grad(task.loss(after, one.batch()), list(after.parameters()))
+    with torch.no_grad():
+        for parameter, slope in zip(after.parameters(), slopes, strict=True):
+            parameter += 1e-2 * slope
+    truth = one.batch().inputs[task.attacked_input]
+    return truth, F.one_hot(one.targets, 10).float(), after
+
+
+def test_pruned_weights_are_not_compared(digits_mlp: nn.Module, digits: Split, digits_task: Classification) -> None:
+    truth, shares, after = deleted(digits_mlp, digits, digits_task)
+    with torch.no_grad():
+        for parameter in after.parameters():
+            if parameter.dim() > 1:
+                parameter[parameter.abs() < parameter.abs().quantile(0.5)] = 0
+    wanted = difference(digits_mlp, after)
+    factors = kept(wanted, list(after.parameters()))
+    assert {float(value) for factor in factors for value in factor.unique()} == {0.0, 1.0}
+    plain = match(digits_mlp, digits_task, wanted, shares, QUICK, rng=Rng(0))
+    knows = match(digits_mlp, digits_task, wanted, shares, QUICK, emphasis=factors, rng=Rng(0))
+    assert psnr(knows.inputs[0], truth) > psnr(plain.inputs[0], truth) + 6
+
+
+def test_layers_that_noise_explains_do_not_count() -> None:
+    draw = torch.Generator().manual_seed(0)
+    still, moved = (0.1 * torch.randn(4000, generator=draw, dtype=torch.float64) for _ in range(2))
+    moved[:400] += 1.0
+    silent, loud = (float(factor[0]) for factor in unexplained([still, moved], []))
+    assert silent < 0.1
+    assert loud > 0.85
+    assert all(bool((factor == 1).all()) for factor in unexplained([torch.ones(5), torch.ones(5)], []))
+
+
+def test_the_classes_mean_gradients_are_left_out(
+    digits_mlp: nn.Module, digits: Split, digits_task: Classification
+) -> None:
+    known = digits.test.take(list(range(60)))
+    basis = drift(copy.deepcopy(digits_mlp), digits_task, known)
+    flat = torch.stack([torch.cat([part.flatten() for part in one]) for one in basis])
+    torch.testing.assert_close(flat @ flat.T, torch.eye(10, dtype=torch.float64), atol=1e-8, rtol=0)
+    some = known.take((known.targets == 3).nonzero()[:, 0])
+    model = copy.deepcopy(digits_mlp)
+    slopes = torch.autograd.grad(digits_task.loss(model, some.batch()), list(model.parameters()))
+    slope = torch.cat([part.flatten() for part in slopes]).double()
+    assert float((slope - (flat @ slope) @ flat).norm()) < 1e-5 * float(slope.norm()), "it lies in what is left out"
+
+
+def test_what_is_left_out_does_not_disturb(digits_mlp: nn.Module, digits: Split, digits_task: Classification) -> None:
+    """Steps on other records are a hundred times the deletion; without their direction the record is found all the same."""
+    truth, shares, after = deleted(digits_mlp, digits, digits_task)
+    wanted = difference(digits_mlp, after)
+    others = copy.deepcopy(digits_mlp)
+    slopes = torch.autograd.grad(digits_task.loss(others, digits.test.batch()), list(others.parameters()))
+    length = sum(float(part.double().square().sum()) for part in slopes) ** 0.5
+    direction = [part.double() / length for part in slopes]
+    size = sum(float(part.square().sum()) for part in wanted) ** 0.5
+    moved = [part + 100 * size * along for part, along in zip(wanted, direction, strict=True)]
+    plain = match(digits_mlp, digits_task, moved, shares, QUICK, rng=Rng(0))
+    knows = match(digits_mlp, digits_task, moved, shares, QUICK, without=[direction], rng=Rng(0))
+    assert psnr(knows.inputs[0], truth) > psnr(plain.inputs[0], truth) + 6
+    assert float(knows.loss) == pytest.approx(0, abs=1e-2)
