@@ -37,7 +37,7 @@ bench-env: .venv-bench/ready
 .venv-bench/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv-bench
 	.venv-bench/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	.venv-bench/bin/python -m pip install --quiet --no-deps torchattacks
+	.venv-bench/bin/python -m pip install --quiet --no-deps torchattacks breaching
 	touch $@
 
 clean:
