@@ -108,6 +108,7 @@ def test_the_report_shows_leaks_and_what_was_recovered(done: tuple[Path, Record]
     html = (folder / "out" / "report.html").read_text()
     assert "What deletions give away" in html
     assert "Recovered images" in html
+    assert "Who is exposed most" in html
     found = panels.load(folder / "out")
     assert [(one.target, one.unlearner, len(one)) for one in found] == [
         ("known-leak", "", 5),

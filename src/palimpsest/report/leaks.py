@@ -7,7 +7,7 @@ from palimpsest.report.blocks import Entry, Section, Table
 from palimpsest.report.numbers import Numbers
 from palimpsest.report.tables import apart
 from palimpsest.report.wording import number, title
-from palimpsest.types import Leak
+from palimpsest.types import Leak, Measure
 
 MEANINGS = {
     Leak.LEAKED: "Whoever holds both models learns more of the deleted records than of records in neither model.",
@@ -19,6 +19,10 @@ NOTE = (
     "same guess judged on records that neither model was trained on, and beside the known leak, the original after one plain step "
     "on the deleted records. What leaks of a deletion is no sign that the model after it remembers anything: exact "
     "unlearning leaks too. That nothing was found is no proof that there is nothing."
+)
+EXPOSED = (
+    "Mean rank of a class's deleted records among unseen ones of the class, and of how many; the least and the greatest distance "
+    "of a recovered record from the true one, the root of the mean squared difference. One figure for all hides who pays for it."
 )
 
 
@@ -33,7 +37,36 @@ def section(numbers: Numbers) -> Section | None:
         f"{state.capitalize()}: {text}" for state, text in MEANINGS.items() if any(r.state == state for r in rows)
     )
     table = Table(columns, tuple(_row(row, several) for row in rows), "", f"{said} {NOTE}")
-    return Section("leaks", "What deletions give away", (table,))
+    exposed = tuple(line for row in rows if (line := _exposed(numbers, row, several)))
+    if not exposed:
+        return Section("leaks", "What deletions give away", (table,))
+    heads = ("Method", "Attack", "Class ranked highest", "Class ranked lowest", "Nearest record", "Farthest record")
+    return Section("leaks", "What deletions give away", (table, Table(heads, exposed, "Who is exposed most", EXPOSED)))
+
+
+def _exposed(numbers: Numbers, row: LeakRow, several: bool) -> tuple[Entry, ...] | None:
+    """Classes and records that differ most in what is recovered of them; None where the attack recovers no records."""
+
+    def mean(name: str, at: tuple[tuple[str, float], ...] = ()) -> Measure | None:
+        found = numbers.mean(row.attack, (f"{row.attack}.{name}", at), "unlearned", row.unlearner, row.request)
+        return found.measure if found else None
+
+    ranks = {
+        key[1][0][1]: rank
+        for key in numbers.keys(row.attack)
+        if key[0] == f"{row.attack}.rank" and key[1] and key[1][0][0] == "class" and (rank := mean("rank", key[1]))
+    }
+    ends = [mean(f"{word}_root_mse") for word in ("least", "most")]
+    if not ranks or not all(ends):
+        return None
+    order = sorted(ranks, key=lambda label: ranks[label].value, reverse=True)
+    cells = [Entry.of(f"{label:g}", f"{ranks[label].value:.2f} of {ranks[label].n}") for label in (order[0], order[-1])]
+    near = [Entry.of("–" if end is None else f"{end.value:.3f}", look="number") for end in ends]
+    return (Entry.of(_label(row, several)), Entry.of(row.attack), *cells, *near)
+
+
+def _label(row: LeakRow, several: bool) -> str:
+    return row.unlearner + (f" (request {row.request + 1})" if several else "")
 
 
 def _row(row: LeakRow, several: bool) -> tuple[Entry, ...]:
@@ -42,6 +75,12 @@ def _row(row: LeakRow, several: bool) -> tuple[Entry, ...]:
     gaps = [
         Entry.of(*apart(gap), look="number") if gap else Entry.of("–") for gap in (row.minus_placebo, row.known_leak)
     ]
-    label = row.unlearner + (f" (request {row.request + 1})" if several else "")
     because = Entry(tuple(row.because), "list")
-    return (Entry.of(label), Entry.of(row.attack), Entry.of(str(row.state), look="verdict"), value, *gaps, because)
+    return (
+        Entry.of(_label(row, several)),
+        Entry.of(row.attack),
+        Entry.of(str(row.state), look="verdict"),
+        value,
+        *gaps,
+        because,
+    )
