@@ -103,7 +103,7 @@ class Case:
     @cached_property
     def nonmembers(self) -> Examples:
         """Test records of the classes that are still to be known, none of them held out: what an attacker may know."""
-        return self.test.without(self.heldout.ids)
+        return self.test.without(held_out(self.split, self.forgotten).ids)
 
     @cached_property
     def test(self) -> Examples:

@@ -41,13 +41,14 @@ KNOWABLE: Mapping[str, Callable[[Case], Any]] = {
     "classes": lambda case: case.split.classes,
     "recipe": lambda case: case.original.recipe,
     "initial_weights": lambda case: case.original.initial(),
+    "architecture": lambda case: case.original.factory,
     "counts": lambda case: (len(case.forgotten), len(case.retain)),
     "labels": lambda case: case.split.train.only(case.forgotten).targets,
     "class_count": lambda case: len(torch.unique(case.split.train.only(case.forgotten).targets)),
 }
 """What an attack may declare to know beside the models, and where the evaluator takes it from."""
 
-INSIDE = ("recipe", "initial_weights")
+INSIDE = ("recipe", "initial_weights", "architecture")
 """Knowledge of the training that no black box gives away."""
 
 

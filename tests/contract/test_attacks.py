@@ -22,6 +22,7 @@ NAMES = sorted(members("attacks"))
 INVERSION = {"iterations": 150, "restarts": 1, "total_variation": 1e-4, "batching": "loop", "decoys": 30}
 QUICK: dict[str, dict[str, Any]] = {
     "adaptive_inversion": {**INVERSION, "defence": "pruning"},
+    "extracted_inversion": {**INVERSION, "extraction_epochs": 5, "change_epochs": 10},
     "two_update_inversion": INVERSION,
     "label_inference": {"strategy": "random_squares", "probes": 4, "changes": 300, "tries": 2},
     "label_only_inference": {"probes": 6, "draws": 2000},

@@ -34,7 +34,7 @@ class ConfidenceMembership(Attack):
     attacker (LiRA, RMIA) would find.
     """
 
-    revision = 2  # candidates come unmarked, and none of them is a known non-member
+    revision = 3  # candidates come unmarked, and none of them, nor a stand-in of theirs, is a known non-member
     threat = ThreatModel(
         roles=("R3",),
         goals=("G3",),
