@@ -106,7 +106,7 @@ def audit(
     panels.save(out, shown)
     report.write(out)
     if shop.made["redacted"]:
-        say(f"took out of the store what {shop.made['redacted']} attacks of earlier runs had made of records")
+        say(f"took {shop.made['redacted']} sets of attacked or recovered records of earlier runs out of the store")
     others = f" or from {workers.count} workers" if workers.count > 1 else ""
     say(f"made {shop.made['models']} models and {shop.made['scores']} score sets; the rest came from the store{others}")
     return done

@@ -136,6 +136,14 @@ def test_random_requests_name_no_record_twice_and_others_may(digits_task: Classi
     assert set(requests[4].ids) <= set(requests[5].ids)
 
 
+def test_every_record_of_a_few_can_be_deleted_alone(digits_task: Classification) -> None:
+    split = Digits(limit=300, public=0.5, private=4).load()
+    requests = chosen_requests(plan(forget=("random=1",) * 4, separate=True), split, digits_task, 0)
+    assert {name for request in requests for name in request.ids} == set(split.train.ids.tolist())
+    with pytest.raises(BadInput, match=r"got retain records of one class|got every training record"):
+        chosen_requests(plan(forget=("random=1",) * 4), split, digits_task, 0)
+
+
 def test_many_records_in_requests_of_a_few() -> None:
     assert each("random=17/8") == ("random=8", "random=8", "random=1")
     assert each("class=0:0.5") == ("class=0:0.5",)

@@ -30,7 +30,7 @@ class Tiny(Study):
                 "TA": Where(measure="test_accuracy", times=100.0),
                 "UA": UA,
                 "UA over retrain": UA | Where(minus="retrained"),
-                "TA, share of FT's": Where(measure="test_accuracy", over="finetune", times=100.0),
+                "TA, share of GA's": Where(measure="test_accuracy", over="gradient_ascent", times=100.0),
                 "residual": Where(measure="uma.residual_knowledge", at={"epsilon": 0.1}, minus="controls", times=100.0),
                 "area": Where(measure="uma.residual_area", minus="controls", times=100.0),
                 "k gradients": Where(measure="cost.samples", times=0.001),
@@ -59,10 +59,12 @@ class Tiny(Study):
                         MODELS["FT"] | Where(f"{n} steps", measure="test_accuracy"),
                         MODELS["FT"] | UA | Where(f"{n} steps"),
                         MODELS["retrain"] | UA | Where(f"{n} steps"),
+                        MODELS["Original"] | UA | Where(f"{n} steps"),
+                        MODELS["retrain"] | UA | Where(f"{n} steps"),
                     )
                     for n in (1, 3)
                 ],
-                "nothing": [Weighed(1.0, UA | Where("nowhere"), UA | Where("nowhere"), UA | Where("nowhere"))],
+                "nothing": [Weighed(1.0, *[UA | Where("nowhere")] * 5)],
             },
         ),
     )
@@ -91,7 +93,7 @@ class Tiny(Study):
                 "model": "linear",
                 "recipe": {"epochs": 3},
                 "forget": ["class=0"],
-                "unlearn": ["finetune"],
+                "unlearn": ["finetune", "gradient_ascent"],
                 "attack": ["uma"],
                 "verify": [],
                 "seeds": 1,
@@ -111,3 +113,31 @@ class Broken(Tiny):
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         return {name: {**fields, "data": "no/such/folder"} for name, fields in super().parts(scale).items()}
+
+
+@dataclass(frozen=True)
+class Sizes(Tiny):
+    """Audits of the same data set that take more or less of it."""
+
+    about = "a study of two sizes"
+    tables = (
+        Table(
+            "Table 0",
+            {f"{size} private": Where(f"{size} private", "original") for size in (20, 40)},
+            {"retain": Where(measure="retain_accuracy")},
+        ),
+    )
+    curves, tradeoffs, claims = (), (), ()
+
+    def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
+        fields = super().parts(scale)["1 steps"]
+        return {
+            f"{size} private": {
+                **fields,
+                "unlearn": ["retrain"],
+                "attack": ["confidence_membership"],
+                "verify": ["accuracy"],
+                "settings": {"digits": {"public": 0.5, "private": size}},
+            }
+            for size in (20, 40)
+        }

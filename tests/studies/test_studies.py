@@ -37,7 +37,8 @@ def everywhere(one: Study) -> Iterator[Where]:
         yield from (where for points in curve.lines.values() for _, where in points)
     for tradeoff in one.tradeoffs:
         for settings in tradeoff.lines.values():
-            yield from (where for each in settings for where in (each.use, each.leak, each.placebo))
+            for each in settings:
+                yield from (each.use, each.leak, each.placebo, each.bare, each.bare_placebo)
     for claim in one.claims:
         yield from (where for _, where in claim.terms)
 

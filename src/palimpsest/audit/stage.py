@@ -180,7 +180,8 @@ def chosen_requests(plan: Plan, split: Split, task: Task, seed: int) -> list[For
     remaining, requests = split.train, []
     for index, selection in enumerate(plan.forget):
         among = split.train if plan.separate and not selection.startswith("random") else remaining
-        request = select(selection, among, split.classes, rng=Rng(seed).child("request", index))
+        whole = split.train if plan.separate else None
+        request = select(selection, among, split.classes, rng=Rng(seed).child("request", index), whole=whole)
         requests.append(request)
         remaining = task.remove(remaining, request.ids.tolist())
     return requests

@@ -240,11 +240,12 @@ class Workshop:
             guess, scores = attack.run(situation, rng=situation.rng.child("attack", type(attack).__name__), keep=keep)
             return scores, guess
 
-        scored = self._score("attack", identity(attack), subject, run, about, holds, pictured)
-        if self.store.redact:  # of an earlier run
-            for name in ("ready", "guess"):
-                self.made["redacted"] += self.store.drop("guess", spec(name))
-        return scored
+        try:
+            return self._score("attack", identity(attack), subject, run, about, holds, pictured)
+        finally:
+            if self.store.redact:  # of an earlier run
+                for name in ("ready", "guess"):
+                    self.made["redacted"] += self.store.drop("guess", spec(name))
 
     def _guess(self, spec: dict[str, Any], make: Callable[[], Guess], holds: Iterable[str]) -> Guess:
         """What an adversary came up with, from the store or, where contents are redacted, from this process alone."""

@@ -13,9 +13,11 @@ from palimpsest.types import Examples, ForgetRequest, Ids
 FORMS = "class=0, class=0,3, class=0:0.5, random=0.1, random=500, random=100/8, ids=FILE or owner=ID"
 
 
-def select(text: str, records: Examples, classes: tuple[str, ...], *, rng: Rng) -> ForgetRequest:
+def select(
+    text: str, records: Examples, classes: tuple[str, ...], *, rng: Rng, whole: Examples | None = None
+) -> ForgetRequest:
     """The request that `text` stands for, among training records. A class is named by its number or its name, and `:0.5` after it
-    takes that share of its records, at random.
+    takes that share of its records, at random. whole: what the rest is left of, where requests are separate; none: `records`.
 
     Raises BadInput for another form, a class, owner or id that is not there, nothing to forget, or nothing left.
     """
@@ -26,7 +28,7 @@ def select(text: str, records: Examples, classes: tuple[str, ...], *, rng: Rng) 
     if not len(ids):
         raise BadInput(f"--forget {text}", got="no record", expected="at least one training record")
     ids = np.sort(ids)
-    left = records.without(ids.tolist())
+    left = (records if whole is None else whole).without(ids.tolist())
     if not len(left):
         raise BadInput(
             f"--forget {text}", got="every training record", expected="some left to retain", do="forget fewer"

@@ -61,7 +61,7 @@ def _exposed(numbers: Numbers, row: LeakRow, several: bool) -> tuple[Entry, ...]
         return None
     order = sorted(ranks, key=lambda label: ranks[label].value, reverse=True)
     cells = [Entry.of(f"{label:g}", f"{ranks[label].value:.2f} of {ranks[label].n}") for label in (order[0], order[-1])]
-    near = [Entry.of("–" if end is None else f"{end.value:.3f}", look="number") for end in ends]
+    near = [Entry.of(f"{end.value:.3f}", look="number") for end in ends if end]
     return (Entry.of(_label(row, several)), Entry.of(row.attack), *cells, *near)
 
 

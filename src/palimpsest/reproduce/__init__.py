@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from palimpsest import pipeline
-from palimpsest.catalog import find, members, name_of
+from palimpsest.catalog import find, identity, members, name_of
 from palimpsest.errors import BadInput, UnknownName
-from palimpsest.options import make_plan, reader
+from palimpsest.options import dataset, make_plan, reader
 from palimpsest.presets import choices
 from palimpsest.reproduce import bundle, page
 from palimpsest.reproduce.reading import Reading
 from palimpsest.reproduce.result import FILE, PARTS, Result, Told, read, write
-from palimpsest.store import Store
+from palimpsest.store import Store, digest
 from palimpsest.studies.base import SCALES, Scale, Study
 from palimpsest.types import Split
 from palimpsest.workers import Workers
@@ -72,7 +72,7 @@ def reproduce(
     splits: dict[str, Callable[[], Split]] = {}
     made = []
     for name, words in plans.items():
-        key = f"{words.data}/{words.limit}"
+        key = digest(identity(dataset(words)))
         read_data = splits.setdefault(key, reader(words))
         made.append((name, make_plan(words, read_data, device=asked.device), read_data))
     for place, (name, plan, read_data) in enumerate(made, 1):

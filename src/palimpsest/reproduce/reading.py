@@ -107,6 +107,17 @@ class Reading:
         found = difference(where.measure, [own[seed] for seed in seeds], [other[seed] for seed in seeds])
         return _told(found, where, len(seeds))
 
+    def beyond(self, one: Where, other: Where) -> Measured | None:
+        """The one minus the other, seed by seed, in units of the measure."""
+        series = self.series(one), self.series(other)
+        seeds = _shared(series)
+        if not seeds:
+            return None
+        found = combination(
+            one.measure, [(w, [each[s] for s in seeds]) for w, each in zip((1.0, -1.0), series, strict=True)]
+        )
+        return _told(found, Where(), len(seeds))
+
     def _ratio(self, where: Where) -> Measured | None:
         """Of means over seeds, with the interval of own − ratio · other, as a share of the other."""
         own = self.series(replace(where, over=""))

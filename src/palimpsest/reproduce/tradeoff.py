@@ -16,34 +16,43 @@ NOTE = (
     "defence, leaks less at as much use. Bars are 95 % intervals."
 )
 HIDES = (
-    "A setting hides the deletion where what leaks lies within the placebo's interval, or the placebo's value within its own. "
-    "That it is hidden from this attack is no proof that it is hidden from another."
+    "A setting hides the deletion where what leaks is not shown to be beyond the placebo, while the same attack shows it of the "
+    "undefended model, by more than the setting's interval reaches. That it is hidden from this attack is no proof that it is "
+    "hidden from another."
 )
+NOTHING = "the attack reads nothing undefended"
 
 
 @dataclass(frozen=True)
 class Weighing:
-    """A setting as measured."""
+    """A setting as measured. beyond, bare: what leaks minus the placebo, defended and not, as shares of the measure."""
 
     defence: str
     setting: float
     use: Measured
     leak: Measured
-    placebo: Measured
+    beyond: Measured
+    bare: Measured
+
+    @property
+    def read(self) -> bool:
+        """Whether the attack reads the undefended deletion."""
+        return self.bare.low > 0
 
     @property
     def hides(self) -> bool:
-        return self.leak.low <= self.placebo.value or self.leak.value <= self.placebo.high
+        return self.read and self.beyond.low <= 0 and self.beyond.high < self.bare.value
 
 
 def weigh(reading: Reading, tradeoff: Tradeoff) -> list[Weighing]:
-    """Settings of which all three were measured."""
+    """Settings of which all was measured."""
     found = []
     for defence, settings in tradeoff.lines.items():
         for one in settings:
-            numbers = [reading.measured(replace(where, times=1.0)) for where in (one.use, one.leak, one.placebo)]
-            if all(numbers):
-                found.append(Weighing(defence, one.setting, *numbers))  # type: ignore[arg-type]
+            use, leak = (reading.measured(replace(where, times=1.0)) for where in (one.use, one.leak))
+            beyond, bare = reading.beyond(one.leak, one.placebo), reading.beyond(one.bare, one.bare_placebo)
+            if use and leak and beyond and bare:
+                found.append(Weighing(defence, one.setting, use, leak, beyond, bare))
     return found
 
 
@@ -92,11 +101,10 @@ def blocks(reading: Reading, tradeoff: Tradeoff, place: int) -> list[Block]:
     rows = []
     for defence in tradeoff.lines:
         if any(one.defence == defence for one in weighed):
-            found = least(weighed, defence)
+            found, read = least(weighed, defence), any(one.read for one in weighed if one.defence == defence)
+            nothing = "none that was tried" if read else NOTHING
             mine = ", ".join(f"{one.setting:g}" for one in best if one.defence == defence) or "none"
             use = f"{found.use.value:.3f} [{found.use.low:.3f}, {found.use.high:.3f}]" if found else "–"
-            rows.append(
-                tuple(map(Entry.of, (defence, mine, f"{found.setting:g}" if found else "none that was tried", use)))
-            )
+            rows.append(tuple(map(Entry.of, (defence, mine, f"{found.setting:g}" if found else nothing, use))))
     columns = ("Defence", "On the front", "Hidden from", f"{tradeoff.across} there")
     return [Gallery((figure,), NOTE), Table(columns, tuple(rows), tradeoff.title, HIDES)]

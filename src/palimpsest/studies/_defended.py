@@ -26,9 +26,9 @@ def defended(defence: str, value: float, target: str = "unlearned") -> Where:
     return Where(part(defence, value), target, f"{BARE}+{SETTINGS[defence][0]}")
 
 
-def undefended(defence: str, value: float) -> Where:
+def undefended(defence: str, value: float, target: str = "unlearned") -> Where:
     """Of the same audit."""
-    return Where(part(defence, value), "unlearned", BARE)
+    return Where(part(defence, value), target, BARE)
 
 
 KNOWS = at("rank", ADAPTIVE)

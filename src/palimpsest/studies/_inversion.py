@@ -63,7 +63,7 @@ SMALL_LABELS: dict[str, Any] = {
     },
 }
 """Digits, about 730 public images and 480 private ones, 48 of a class as in the paper (5.2). A probe that is not accepted is given
-up after 25,610 queries."""
+up after 25,810 queries."""
 
 _PAPER: dict[str, dict[str, Any]] = {
     "CIFAR-10": {"data": "hub:uoft-cs/cifar10", "model": "convnet"},
@@ -130,7 +130,7 @@ NO_LPIPS = (
     "In the column LPIPS the paper has LPIPS with VGG-16; ours is a distance in the stages of a ResNet-18 that was trained on the "
     "public images, of another scale: the two cannot be compared."
 )
-PICTURES = "The paper's figure is of pictures, and prints no number that its text repeats."
+PICTURES = "The paper's figure prints no numbers of its own."
 """Notes of several studies."""
 
 

@@ -108,12 +108,14 @@ class Curve:
 
 @dataclass(frozen=True)
 class Weighed:
-    """A setting of a defence: what it leaves of a model's use, and what it lets leak beside the same of a placebo."""
+    """A setting of a defence: what it leaves of a model's use, what leaks beside the same of a placebo, and both undefended."""
 
     setting: float
     use: Where
     leak: Where
     placebo: Where
+    bare: Where
+    bare_placebo: Where
 
 
 @dataclass(frozen=True)

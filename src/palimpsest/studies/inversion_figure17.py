@@ -17,7 +17,7 @@ _ROWS = rows(_PART, kinds=["approximate"])
 class InversionFigure17(Study):
     """About eight images of a class deleted at once, for each of the first five classes alone.
 
-    Requests name shares of a class: small, a sixth of about 50 private images; at the paper's scale, 8 of its 100 of CIFAR-100.
+    Requests name shares of a class: small, a sixth of about 50 private images; at the paper's scale, 8 of about 90 of CIFAR-100.
     """
 
     paper = "inversion paper, Figure 17"
@@ -33,6 +33,6 @@ class InversionFigure17(Study):
     notes = (PICTURES, NO_LPIPS)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
-        share, classes = (0.16, range(3)) if scale == "small" else (0.08, range(5))
+        share, classes = (0.16, range(3)) if scale == "small" else (0.09, range(5))
         changes = {"forget": [f"class={c}:{share}" for c in classes], "unlearn": [METHODS["approximate"]]}
         return {_PART: features(scale, **changes) if scale == "small" else paper("CIFAR-100", **changes)}

@@ -52,7 +52,7 @@ class InversionFigure6(Study):
     notes = (
         PICTURES,
         NO_LPIPS,
-        "The paper repeats each size ten times; here every image of each of three victims is deleted.",
+        "The paper draws ten sets of each size; here each image of one set is deleted, from three victims.",
     )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:

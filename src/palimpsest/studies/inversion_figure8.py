@@ -53,6 +53,8 @@ class InversionFigure8(Study):
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         return {
-            _part(size): features(scale, forget=[f"random={max(size, 12)}/{size}"], unlearn=[METHODS["approximate"]])
+            _part(size): features(
+                scale, forget=[f"random={max(2, 12 // size) * size}/{size}"], unlearn=[METHODS["approximate"]]
+            )
             for size in SIZES[scale]
         }

@@ -74,6 +74,8 @@ class InversionTable4(Study):
                         defended(name, value) | RATIO,
                         defended(name, value) | rank,
                         defended(name, value, "placebo") | rank,
+                        undefended(name, value) | rank,
+                        undefended(name, value, "placebo") | rank,
                     )
                     for value in values
                 ]
@@ -86,13 +88,14 @@ class InversionTable4(Study):
         _more("parameter obfuscation", 0.005, 0.001),
         _more("model pruning", 0.9, 0.7),
         _more("fine-tuning", 0.01, 0.0001),
+        _more("fine-tuning", 0.005, 0.0001),
         *(
             Claim(
                 f"fine-tuning at {value:g} raises test accuracy",
                 ((1.0, defended("fine-tuning", value) | _TA), (-1.0, undefended("fine-tuning", value) | _TA)),
                 above=0.0,
             )
-            for value in (0.0005, 0.001, 0.005)
+            for value in (0.0001, 0.0005, 0.001, 0.005)
         ),
         *(
             Claim(
@@ -108,6 +111,8 @@ class InversionTable4(Study):
     )
     notes = (
         NO_LPIPS,
+        "The paper's text takes LPIPS above 0.5 for safe and names σ = 0.005, p from 0.8 to 0.9 and a rate of 0.001 as optimal; "
+        "its table has 0.49, 0.48 to 0.56 and 0.50 there.",
         "What the paper fine-tunes on, and for how many steps, it does not say: ours are 100 retained images, ten steps on all of "
         "them.",
     )

@@ -22,6 +22,8 @@ Gradients = Callable[[Tensor, Tensor], list[Tensor]]
 """Inputs (r, k, …) and targets (r, k, classes) → for each parameter the gradients of the r batches, (r, *parameter.shape)."""
 HALVED = (3 / 8, 5 / 8, 7 / 8)
 BETAS, TINY = (0.9, 0.999), 1e-8
+LEAST = 1e-3
+"""Share of a gradient's length that must be left of it, once directions are left out, to count for as much as it points."""
 
 
 @dataclass(frozen=True)
@@ -167,11 +169,13 @@ class _Objective:
             found = gradients(points, F.softmax(labels, 2) if self.free_targets else labels)
             if self.emphasis is not None:
                 found = [g * factor for g, factor in zip(found, self.emphasis, strict=True)]
-            squared = torch.stack([g.flatten(1).square().sum(1) for g in found]).sum(0)
+            length = whole = _length(found)
             for direction in self.without:
-                squared = squared - _along(found, direction).square()
-            length = squared.clamp_min(0).sqrt() if self.without else squared.sqrt()
-            loss = 1 - _along(found, self.wanted) / length.clamp_min(1e-30)
+                along = _along(found, direction)
+                found = [g - along.view(-1, *([1] * d.dim())) * d for g, d in zip(found, direction, strict=True)]
+                length = _length(found)
+            # what little is left of a gradient that lies in what is left out is rounding, and must not win
+            loss = 1 - _along(found, self.wanted) / torch.maximum(length, LEAST * whole.detach()).clamp_min(1e-30)
             if self.image and self.how.total_variation:
                 loss = loss + self.how.total_variation * total_variation(points * self.std)
             if self.norms and self.how.norm_prior:
@@ -202,6 +206,11 @@ class _Objective:
 def _along(gradients: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
     """Inner products of r gradients with one direction, (r,)."""
     return torch.stack([(g * d).flatten(1).sum(1) for g, d in zip(gradients, direction, strict=True)]).sum(0)
+
+
+def _length(gradients: Sequence[Tensor]) -> Tensor:
+    """Lengths of r gradients, (r,)."""
+    return torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
 
 
 class _Adam:

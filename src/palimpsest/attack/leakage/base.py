@@ -46,6 +46,7 @@ class Inversion(Eyes, Attack, partial=True):
     that they were taken for, and in `info` the loss that it ended with and how many weights told it. The rest is here."""
 
     compares = True
+    revision = 2  # rows of a table as shares of their ranges; the perceptual distance is taught by public records
 
     iterations: int = setting(10_000, "gradient steps", source="inversion paper's code", least=1)
     lr: float = setting(
@@ -122,7 +123,8 @@ def measures_of(scores: Scores, attack: str, extractor: Extractor) -> tuple[Meas
     """Means over deleted records: `rank` (0.5 by chance), `rank_over_colour` (what it has beyond the mean colour's), and the
     distances; `identified_rate`: records nearer than every decoy, 1/(decoys + 1) by chance. `root_mse` is the inversion paper's
     MSE. `perceptual_…` is named after the classifier that it goes by, and is not LPIPS. Whom it exposes most: `rank` at each class,
-    and of the distances `least_…` and `most_…`, over records. Rows of a table have `_tabular`'s too."""
+    and of the distances `least_…` and `most_…`, over records; a bootstrap's interval of those has nothing beyond what was found.
+    Rows of a table have `_tabular`'s too."""
     found = [mean(f"{attack}.rank", scores["rank"]), mean(f"{attack}.colour_rank", scores["colour_rank"])]
     found += [
         mean(f"{attack}.rank_over_colour", scores["rank"] - scores["colour_rank"]),
