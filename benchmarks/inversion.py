@@ -2,9 +2,9 @@
 
 speed: iterations of all restarts a second. One iteration is a gradient in the weights and the gradient in the input of
     1 − cosine + α·total variation. Ours runs the restarts as `batching=probe` chooses, the peer one after another, as it does.
-psnr: seconds until the mean PSNR of recovered CIFAR-10 images is what the peer reaches in 400 iterations of four restarts, best
-    by its own score. Ours takes the fewest of 50, 100, 200 and 400 iterations that get there, in the paper's schedule or
-    along a cosine; every run is timed whole.
+psnr: seconds until the mean PSNR of recovered CIFAR-10 images is within 0.2 dB of what the peer reaches in 400 iterations of four
+    restarts, best by its own score. Each side takes the fewest of 50, 100, 200 and 400 iterations that get there, the peer at
+    its own schedule or a cosine, ours at the paper's or a cosine; every run is timed whole.
 labels: queries to make ten probes of each class of digits at confidence 0.999, by the inversion paper's zeroth-order way and by
     random squares.
 
@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import math
 import os
 import platform
 import sys
@@ -45,6 +46,7 @@ from palimpsest.task import Classification, predict
 
 RESTARTS, LR, MEAN, STD, SMOOTH = 4, 0.1, 0.5, 0.25, 0.01
 """SMOOTH: weight of the total variation (α) in units of the stored image; the peer's is in normalised ones."""
+SCHEDULES = {"ours": ("halved", "cosine"), "breaching": ("step-lr", "cosine-decay")}
 WANTED = {"speed": 1.2, "psnr": 3.0, "labels": 2.0}
 
 
@@ -72,11 +74,11 @@ def peer() -> Any:
     return importlib.import_module("breaching.attacks.optimization_based_attack").OptimizationBasedAttacker
 
 
-def settings(iterations: int, restarts: int) -> Config:
+def settings(iterations: int, restarts: int, schedule: str) -> Config:
     """`invertinggradients` with our number of iterations and restarts, and our weight of the total variation."""
     smooth = {"scale": SMOOTH * STD, "inner_exp": 1, "outer_exp": 1}
     optim = {"optimizer": "adam", "signed": "hard", "step_size": LR, "boxed": True, "max_iterations": iterations}
-    optim |= {"step_size_decay": "step-lr", "callback": 10**9, "langevin_noise": 0.0, "warmup": 0, "grad_clip": None}
+    optim |= {"step_size_decay": schedule, "callback": 10**9, "langevin_noise": 0.0, "warmup": 0, "grad_clip": None}
     return Config(
         type="invertinggradients",
         objective=Config(type="cosine-similarity", scale=1.0),
@@ -104,7 +106,14 @@ class Normalised(nn.Module):
         return logits
 
 
-def theirs(attacker: Any, model: nn.Module, gradient: list[Tensor], label: Tensor, iterations: int) -> Tensor:
+def theirs(
+    attacker: Any,
+    model: nn.Module,
+    gradient: list[Tensor],
+    label: Tensor,
+    iterations: int,
+    schedule: str = "step-lr",
+) -> Tensor:
     """The recovered image, (1, 3, 32, 32), in [0, 1]."""
     seen = Normalised(model).eval()
     metadata = SimpleNamespace(shape=(3, 32, 32), mean=(MEAN,) * 3, std=(STD,) * 3, modality="vision")
@@ -112,7 +121,7 @@ def theirs(attacker: Any, model: nn.Module, gradient: list[Tensor], label: Tenso
     buffers = [value.clone() for value in seen.buffers()]
     shared = [{"gradients": [part.clone() for part in gradient], "buffers": buffers, "metadata": metadata_of_user}]
     payload = [{"parameters": list(seen.parameters()), "buffers": buffers, "metadata": metadata}]
-    made = attacker(seen, nn.CrossEntropyLoss(), settings(iterations, RESTARTS))
+    made = attacker(seen, nn.CrossEntropyLoss(), settings(iterations, RESTARTS, schedule))
     found, _ = made.reconstruct(payload, shared, {})
     image: Tensor = found["data"] * STD + MEAN
     return image.clamp(0, 1)
@@ -155,21 +164,27 @@ def quality(images: int) -> None:
         errors = [(recover(label, gradient) - truth).square().mean() for truth, label, gradient in cases]
         return float(torch.stack([-10 * error.log10() for error in errors]).mean()), time.perf_counter() - start
 
-    torch.manual_seed(0)
-    target, spent = run(lambda label, gradient: theirs(attacker, model, gradient, label, 400))
-    print(f"breaching, 400 iterations: {target:.2f} dB in {spent:.0f} s")
-    best = None
-    for schedule in ("halved", "cosine"):
-        for count in (50, 100, 200, 400):
-            reached, seconds = run(lambda y, g, n=count, s=schedule: ours(task, model, g, y, n, s))
-            print(f"ours, {schedule}, {count} iterations: {reached:.2f} dB in {seconds:.0f} s")
-            if reached >= target:
-                best = min(best or seconds, seconds)
-                break
-    if best is None:
-        print("psnr: ours did not reach it in 400 iterations")
-    else:
-        print(f"psnr: {spent / best:.2f} times as fast to the same PSNR (wanted {WANTED['psnr']})")
+    def quickest(name: str, make: Any, target: float) -> float:
+        """Seconds of the quickest setting that gets there; endless where none does."""
+        best = math.inf
+        for schedule in SCHEDULES[name]:
+            for count in (50, 100, 200, 400):
+                reached, seconds = run(lambda y, g, n=count, s=schedule: make(y, g, n, s))
+                print(f"{name}, {schedule}, {count} iterations: {reached:.2f} dB in {seconds:.0f} s")
+                if reached >= target:
+                    best = min(best, seconds)
+                    break
+        return best
+
+    def peers(label: Tensor, gradient: list[Tensor], count: int, schedule: str) -> Tensor:
+        torch.manual_seed(0)
+        return theirs(attacker, model, gradient, label, count, schedule)
+
+    target, _ = run(lambda label, gradient: peers(label, gradient, 400, "step-lr"))
+    print(f"breaching, 400 iterations: {target:.2f} dB")
+    one = quickest("ours", lambda y, g, n, s: ours(task, model, g, y, n, s), target - 0.2)
+    other = quickest("breaching", peers, target - 0.2)
+    print(f"psnr: {other / one:.2f} times as fast to the same PSNR (wanted {WANTED['psnr']})")
 
 
 def situation(images: int) -> tuple[Classification, nn.Module, list[tuple[Tensor, Tensor, list[Tensor]]]]:

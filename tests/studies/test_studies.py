@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
+from palimpsest.attack.leakage.adaptive_inversion import AdaptiveInversion
+from palimpsest.attack.leakage.feature_inversion import FeatureInversion
+from palimpsest.attack.leakage.label_inference import LabelInference
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.released import UNKNOWN
 from palimpsest.audit.stage import labels
@@ -13,6 +17,7 @@ from palimpsest.catalog import find, members, name_of
 from palimpsest.options import make_plan
 from palimpsest.reproduce import Asked, chosen
 from palimpsest.studies.base import SCALES, Scale, Study, Where
+from palimpsest.types import Scores
 
 STUDIES = sorted(members("studies"))
 
@@ -112,3 +117,33 @@ def test_a_claims_printed_sum_is_that_of_the_printed_numbers(name: str) -> None:
             assert sum(weight * (value or 0) for weight, value in terms) == pytest.approx(claim.printed), claim.text
         elif printed:
             assert any(value is None for _, value in terms), f"printed, but not summed: {claim.text}"
+
+
+def deletions() -> Scores:
+    """Two deleted records, as an attack that recovers them is scored."""
+    names = ("mse", "psnr", "ssim", "perceptual", "rank", "colour_rank", "perceptual_rank", "loss", "exact")
+    arrays = {name: np.array([0.2, 0.7]) for name in (*names, "exact_by_guess")}
+    arrays |= {"label": np.array([0, 1]), "label_right": np.array([1, 0]), "feature_error": np.full((2, 3), 0.1)}
+    return Scores("record", np.array(["a", "b"]), arrays)
+
+
+def requests() -> Scores:
+    """A deletion of each of ten classes, as an attack that names them is scored."""
+    told = {name: np.ones(10) for name in ("right", "margin", "queries", "ready", "accepted")}
+    drops = {"truth": np.arange(10), "inferred": np.arange(10), "drop": np.ones((10, 10))}
+    return Scores("request", np.arange(10).astype(str), {**told, **drops})
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name.startswith("inversion")])
+def test_studies_of_leaks_ask_for_measures_that_there_are(name: str) -> None:
+    known = {
+        measure.key
+        for attack, scores in (
+            (FeatureInversion(), deletions()),
+            (AdaptiveInversion(), deletions()),
+            (LabelInference(), requests()),
+        )
+        for measure in attack.measure(scores)
+    }
+    asked = {(where.measure, tuple(where.at.items())) for where in everywhere(made(name))}
+    assert asked <= known | {("test_accuracy", ())}

@@ -22,7 +22,8 @@ NOTE = (
 )
 EXPOSED = (
     "Mean rank of a class's deleted records among unseen ones of the class, and of how many; the least and the greatest distance "
-    "of a recovered record from the true one, the root of the mean squared difference. One figure for all hides who pays for it."
+    "of a recovered record from the true one, the root of the mean squared difference. One figure for all hides who pays for it; "
+    "means over a few records differ by luck too."
 )
 
 
