@@ -132,8 +132,8 @@ class _Objective:
         std: Tensor,
         how: Descent,
         free_targets: bool,
-        emphasis: Sequence[Tensor] | None,
-        without: Sequence[Sequence[Tensor]],
+        emphasis: Sequence[Tensor] | None = None,
+        without: Sequence[Sequence[Tensor]] = (),
     ) -> None:
         self.model, self.wanted, self.mean, self.std, self.how = model, wanted, mean, std, how
         self.emphasis = None if emphasis is None else [part.to(w) for part, w in zip(emphasis, wanted, strict=True)]
