@@ -52,7 +52,7 @@ def setting(
     doc: str,
     *,
     source: str = "",
-    search: tuple[float, float] | None = None,
+    search: tuple[float, float] | tuple[int, int] | None = None,
     least: int | float | None = None,
     above: int | float | None = None,
     most: int | float | None = None,

@@ -33,6 +33,7 @@ from palimpsest.tuning.search import Place, _most
 from palimpsest.tuning.space import Space
 from palimpsest.types import Cost
 from palimpsest.unlearn.amnesiac import Amnesiac
+from palimpsest.unlearn.deltagrad import DeltaGrad
 from palimpsest.unlearn.exact_unlearning_k import ExactUnlearningK
 from palimpsest.unlearn.finetune import Finetune
 from palimpsest.unlearn.fisher import Fisher
@@ -69,6 +70,15 @@ def test_a_weight_near_1_is_tried_by_its_distance_from_1() -> None:
     drawn = [space.suggest(study.ask())["alpha"] for _ in range(60)]
     assert all(0.8 <= alpha <= 0.99999 for alpha in drawn)
     assert sum(alpha > 0.99 for alpha in drawn) > 30
+
+
+def test_whole_numbers_are_tried_as_such() -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    space, study = Space.of(DeltaGrad(), plan().recipe, 0.2), optuna.create_study(sampler=RandomSampler(0))
+    drawn = [space.suggest(study.ask())["period"] for _ in range(40)]
+    assert all(isinstance(period, int) and 2 <= period <= 50 for period in drawn)
+    assert len(set(drawn)) > 10
+    DeltaGrad(**space.suggest(study.ask()))
 
 
 def test_tuning_never_meets_what_is_reported() -> None:

@@ -14,10 +14,11 @@ PASSES = ("epochs", "repair_epochs")
 
 @dataclass(frozen=True)
 class Space:
-    """ranges: field → lowest and highest value, tried on a logarithmic scale (between 0.5 and 1: of the distance from 1). epochs:
-    most passes; 0 where the method has none. passes: the field that says how many there are."""
+    """ranges: field → lowest and highest value, tried on a logarithmic scale (between 0.5 and 1: of the distance from 1), whole
+    numbers where they are written so. epochs: most passes; 0 where the method has none. passes: the field that says how many
+    there are."""
 
-    ranges: dict[str, tuple[float, float]]
+    ranges: dict[str, tuple[float, float] | tuple[int, int]]
     epochs: int
     passes: str = "epochs"
 
@@ -50,7 +51,9 @@ class Space:
         """One more setting, by an Optuna trial."""
         found: dict[str, Any] = {}
         for name, (low, high) in self.ranges.items():
-            if _near_one(low, high):
+            if isinstance(low, int):
+                found[name] = trial.suggest_int(name, low, high, log=True)
+            elif _near_one(low, high):
                 found[name] = 1 - trial.suggest_float(name, 1 - high, 1 - low, log=True)
             else:
                 found[name] = trial.suggest_float(name, low, high, log=True)

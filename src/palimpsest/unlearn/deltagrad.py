@@ -61,7 +61,9 @@ class DeltaGrad(Unlearner):
     )
 
     burn_in: int = setting(10, "first steps, which are exact (j₀)", source="the paper: 10", least=0)
-    period: int = setting(5, "each so many-th of the later steps is exact (T₀)", source="the paper: 5", least=1)
+    period: int = setting(
+        5, "each so many-th of the later steps is exact (T₀)", source="the paper: 5", least=1, search=(2, 50)
+    )
     history: int = setting(2, "pairs that the quasi-Hessian is made of (m)", source="the paper: 2", least=1)
 
     def update(
