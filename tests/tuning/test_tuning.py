@@ -353,8 +353,9 @@ def test_each_method_is_tuned_on_models_of_its_own_learner(tmp_path: Path) -> No
     asked = make_plan(words)
     asked = replace(asked, unlearners=tuple(u for u in asked.unlearners if u.needs or isinstance(u, Finetune)))
     found = tuning.tune(asked, Store(tmp_path), trials=1, seeds=1)
-    assert [tuned.label for tuned in found] == ["finetune", "amnesiac"]
-    assert all(tuned.best for tuned in found), [tuned.trials for tuned in found]
+    assert [tuned.label for tuned in found] == ["finetune", "amnesiac", "deltagrad"]
+    assert all(tuned.best for tuned in found[:2]), [tuned.trials for tuned in found]
+    assert "allowed" in found[2].trials[0].reason, "its default costs more than a fifth of training"
 
 
 @pytest.mark.parametrize("changes", [{"trials": 0}, {"seeds": 0}, {"share": 0.0}, {"share": float("nan")}])
