@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from palimpsest.studies._inversion import FEATURES, METHODS, at, features
-from palimpsest.studies.base import Scale, Where
+from palimpsest.studies._inversion import COLUMNS, FEATURES, LPIPS, METHODS, RANK, at, features
+from palimpsest.studies.base import Claim, Curve, Scale, Table, Where
 
 BARE, ADAPTIVE = METHODS["approximate"], "adaptive_inversion"
 SETTINGS: dict[str, tuple[str, str, tuple[float, ...]]] = {
@@ -35,6 +36,37 @@ KNOWS = at("rank", ADAPTIVE)
 """Rank of the deleted image by an attacker who knows the defence."""
 RATIO = Where(measure="test_accuracy", over=BARE)
 """Test accuracy as a share of the undefended model's."""
+
+
+def table(title: str, defences: Sequence[str], printed: Mapping[str, Sequence[float]]) -> Table:
+    """A row for each setting, and the undefended models of the same audits. printed: ratios of accuracy, per cent."""
+    rows = {part(name, value): defended(name, value) for name, value in each(defences)}
+    free = {f"{part(name, value)}, undefended": undefended(name, value) for name, value in each(defences)}
+    return Table(title, {**rows, **free}, {"accuracy ratio": replace(RATIO, times=100.0), **COLUMNS}, printed)
+
+
+def curve(title: str, name: str) -> Curve:
+    """Rank of the deleted image against a defence's setting, by both attackers."""
+    _, field, values = SETTINGS[name]
+    points = {
+        "defended": [(value, defended(name, value) | RANK) for value in values],
+        "defended, and the attacker knows": [(value, defended(name, value) | KNOWS) for value in values],
+        "placebo": [(value, defended(name, value, "placebo") | RANK) for value in values],
+        "undefended": [(value, undefended(name, value) | RANK) for value in values],
+    }
+    return Curve(f"{title}, {name}", field, "rank of the deleted image", points)
+
+
+def farther(name: str) -> Claim:
+    """The strongest setting against the weakest."""
+    weakest, *_, strongest = (defended(name, value) | LPIPS for value in SETTINGS[name][2])
+    text = f"{name}: the strongest setting leaves images farther, by LPIPS, than the weakest"
+    return Claim(text, ((1.0, strongest), (-1.0, weakest)), above=0.0)
+
+
+def each(defences: Iterable[str]) -> list[tuple[str, float]]:
+    """Every defence with every setting."""
+    return [(name, value) for name in defences for value in SETTINGS[name][2]]
 
 
 def audits(scale: Scale, defence: str) -> Mapping[str, Mapping[str, Any]]:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._defended import KNOWS, RATIO, SETTINGS, audits, defended, part, undefended
-from palimpsest.studies._inversion import COLUMNS, LPIPS, NO_LPIPS, RANK
-from palimpsest.studies.base import Claim, Curve, Scale, Study, Table
+from palimpsest.studies._defended import audits, curve, farther, table
+from palimpsest.studies._inversion import NO_LPIPS
+from palimpsest.studies.base import Scale, Study
 
 _DEFENCES = ("parameter obfuscation", "model pruning")
-_ROWS = {part(name, value): defended(name, value) for name in _DEFENCES for value in SETTINGS[name][2]}
-_FREE = {
-    f"{part(name, value)}, undefended": undefended(name, value) for name in _DEFENCES for value in SETTINGS[name][2]
-}
 _PRINTED = {
     "σ 0.001": (99.13,),
     "σ 0.003": (96.37,),
@@ -33,41 +29,9 @@ class InversionFigure11(Study):
 
     paper = "inversion paper, Figure 11"
     about = "images recovered behind parameter noise and pruning"
-    tables = (
-        Table(
-            "Figure 11",
-            {**_ROWS, **_FREE},
-            {"accuracy ratio": replace(RATIO, times=100.0), **COLUMNS},
-            _PRINTED,
-        ),
-    )
-    curves = tuple(
-        Curve(
-            f"Figure 11, {name}",
-            SETTINGS[name][1],
-            "rank of the deleted image",
-            {
-                "defended": [(value, defended(name, value) | RANK) for value in SETTINGS[name][2]],
-                "defended, and the attacker knows": [
-                    (value, defended(name, value) | KNOWS) for value in SETTINGS[name][2]
-                ],
-                "placebo": [(value, defended(name, value, "placebo") | RANK) for value in SETTINGS[name][2]],
-                "undefended": [(value, undefended(name, value) | RANK) for value in SETTINGS[name][2]],
-            },
-        )
-        for name in _DEFENCES
-    )
-    claims = tuple(
-        Claim(
-            f"{name}: the strongest setting leaves images farther, by LPIPS, than the weakest",
-            (
-                (1.0, defended(name, SETTINGS[name][2][-1]) | LPIPS),
-                (-1.0, defended(name, SETTINGS[name][2][0]) | LPIPS),
-            ),
-            above=0.0,
-        )
-        for name in _DEFENCES
-    )
+    tables = (table("Figure 11", _DEFENCES, _PRINTED),)
+    curves = tuple(curve("Figure 11", name) for name in _DEFENCES)
+    claims = tuple(map(farther, _DEFENCES))
     notes = (
         "The ratios are those of section 7, which has 93.14 % for σ = 0.005 too; Table 4 has others.",
         NO_LPIPS,

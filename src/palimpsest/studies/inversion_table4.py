@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._defended import KNOWS, RATIO, SETTINGS, audits, defended, part, undefended
+from palimpsest.studies._defended import KNOWS, RATIO, SETTINGS, audits, defended, each, part, undefended
 from palimpsest.studies._inversion import LPIPS, NO_LPIPS, RANK, at
 from palimpsest.studies.base import Claim, Scale, Study, Table, Tradeoff, Weighed, Where
 
@@ -16,7 +16,7 @@ _PRINTED = {
     "model pruning": ((0.45, 0.96), (0.48, 0.83), (0.56, 0.59)),
     "fine-tuning": ((0.43, 1.04), (0.45, 1.12), (0.50, 1.17), (0.56, 1.06), (0.57, 0.71)),
 }
-_EVERY = [(name, value) for name, (_, _, values) in SETTINGS.items() for value in values]
+_EVERY = each(SETTINGS)
 
 
 def _more(name: str, one: float, other: float) -> Claim:
@@ -45,7 +45,7 @@ class InversionTable4(Study):
     tables = (
         Table(
             "Table 4",
-            {part(*each): defended(*each) for each in _EVERY},
+            {part(*one): defended(*one) for one in _EVERY},
             {
                 "LPIPS": LPIPS,
                 "accuracy ratio": RATIO,
@@ -58,7 +58,7 @@ class InversionTable4(Study):
         ),
         Table(
             "Undefended, in the same audits",
-            {part(*each): undefended(*each) for each in _EVERY},
+            {part(*one): undefended(*one) for one in _EVERY},
             {"LPIPS": LPIPS, "rank": RANK, "TA": Where(measure="test_accuracy", times=100.0)},
         ),
     )
