@@ -108,6 +108,13 @@ def rows(part: str = "", *, kinds: Collection[str] = tuple(METHODS), placebo: bo
     return found
 
 
+def rows_of(parts: Collection[str]) -> dict[str, Where]:
+    """The rows of several audits, without their known leaks."""
+    return {
+        f"{name}, {part}": where for part in parts for name, where in rows(part).items() if where.target != "known-leak"
+    }
+
+
 def at(measure: str, attack: str = FEATURES) -> Where:
     """A measure of the attack."""
     return Where(measure=f"{attack}.{measure}")

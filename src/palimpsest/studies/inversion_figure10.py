@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._inversion import ACCURACY, DROPS, labels, rows
+from palimpsest.studies._inversion import ACCURACY, DROPS, labels, rows_of
 from palimpsest.studies.base import Claim, Scale, Study, Table
 
 _CLASSES = {"three classes": "class=0,1,2", "five classes": "class=0,1,2,3,4"}
-_ROWS = {
-    f"{name}, {part}": where for part in _CLASSES for name, where in rows(part).items() if not name.startswith("known")
-}
+_ROWS = rows_of(_CLASSES)
 
 
 @dataclass(frozen=True)

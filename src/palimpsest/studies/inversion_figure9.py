@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._inversion import ACCURACY, DROPS, MARGIN, PICTURES, labels, rows
+from palimpsest.studies._inversion import ACCURACY, DROPS, MARGIN, PICTURES, labels, rows_of
 from palimpsest.studies.base import Claim, Scale, Study, Table
 
 _SHARES = {"a tenth": "class=0:0.1", "a half": "class=0:0.5", "all of it": "class=0"}
-_ROWS = {
-    f"{name}, {part}": where for part in _SHARES for name, where in rows(part).items() if not name.startswith("known")
-}
+_ROWS = rows_of(_SHARES)
 
 
 @dataclass(frozen=True)
