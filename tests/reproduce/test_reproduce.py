@@ -122,6 +122,18 @@ def test_the_page_shows_published_beside_measured_and_the_figure(made: tuple[Pat
     assert read(out) == result
 
 
+def test_points_of_figures_and_trade_offs_are_numbers_of_the_result(made: tuple[Path, Path, Result]) -> None:
+    _, _, result = made
+    assert [(point.line, point.at) for point in result.points] == [(name, n) for name in MODELS for n in (1, 3)]
+    drawn = next(point for point in result.points if (point.line, point.at) == ("FT", 3))
+    told = next(cell for cell in result.cells if (cell.row, cell.column) == ("FT", "UA"))
+    assert told.measured is not None
+    assert drawn.measured.value == pytest.approx(told.measured.value / 100), "a share, not per cent"
+    assert [(one.defence, one.setting) for one in result.tradeoffs] == [("FT", 1), ("FT", 3)]
+    assert any(one.front for one in result.tradeoffs)
+    assert all(one.beyond.value == pytest.approx(one.leak.value) for one in result.tradeoffs), "the placebo's is 0"
+
+
 def test_a_bundle_is_recomputed_without_training_and_notices_every_change(
     made: tuple[Path, Path, Result], tmp_path: Path
 ) -> None:
@@ -140,6 +152,10 @@ def test_a_bundle_is_recomputed_without_training_and_notices_every_change(
         again(Tiny(), bundle)
     (bundle / "manifest.json").unlink()
     assert again(Tiny(), bundle)[1] is False, "a number that the scores do not give"
+    altered["cells"][0]["measured"]["value"] -= 1
+    altered["points"][0]["measured"]["value"] += 1
+    (bundle / "study.json").write_text(json.dumps(altered))
+    assert again(Tiny(), bundle)[1] is False, "a point that the scores do not give"
     record = json.loads((bundle / "parts" / "3-steps" / "record.json").read_text())
     cell = next(c for c in record["cells"] if c["status"] == "ok")
     kept = cell["measures"][0]["value"]

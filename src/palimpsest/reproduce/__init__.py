@@ -12,7 +12,7 @@ from palimpsest.catalog import find, identity, members, name_of
 from palimpsest.errors import BadInput, UnknownName
 from palimpsest.options import dataset, make_plan, reader
 from palimpsest.presets import choices
-from palimpsest.reproduce import bundle, page
+from palimpsest.reproduce import bundle, page, tradeoff
 from palimpsest.reproduce.reading import Reading
 from palimpsest.reproduce.result import FILE, PARTS, Result, Told, read, write
 from palimpsest.store import Store, digest
@@ -21,6 +21,7 @@ from palimpsest.types import Split
 from palimpsest.workers import Workers
 
 ALL = "all"
+_NUMBERS = {"cells", "claims", "points", "tradeoffs"}
 
 
 @dataclass(frozen=True)
@@ -150,10 +151,14 @@ def _needs(one: Study, asked: Asked) -> set[str]:
 
 def recompute(one: Study, told: Told, folder: Path) -> Result:
     """The result from the audits' records and scores in a folder, without a model; writes `study.json`, report and tables there."""
-    result = Reading(one, told, folder).result()
+    result = _result(Reading(one, told, folder))
     write(result, folder)
     page.write(one, result, folder)
     return result
+
+
+def _result(reading: Reading) -> Result:
+    return reading.result().model_copy(update={"tradeoffs": tradeoff.rows(reading)})
 
 
 def again(one: Study, folder: Path) -> tuple[Result, bool]:
@@ -173,10 +178,8 @@ def again(one: Study, folder: Path) -> tuple[Result, bool]:
     if one.revision != stored.told.revision:
         got = f"revision {stored.told.revision} of {stored.told.study}"
         raise BadInput(str(folder), got=got, expected=f"revision {one.revision}", do="run it again")
-    found = Reading(one, stored.told, folder).result()
-    same = _rounded(found.model_dump(include={"cells", "claims"})) == _rounded(
-        stored.model_dump(include={"cells", "claims"})
-    )
+    found = _result(Reading(one, stored.told, folder))
+    same = _rounded(found.model_dump(include=_NUMBERS)) == _rounded(stored.model_dump(include=_NUMBERS))
     return found, same
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from palimpsest.catalog import name_of
@@ -37,7 +36,7 @@ def compose(study: Study, result: Result, folder: Path) -> Page:
     states = [claim.state for claim in result.claims]
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     reading = Reading(study, result.told, folder)
-    curves = [drawn for place, curve in enumerate(study.curves) if (drawn := _curve(reading, curve, place))]
+    curves = [drawn for place, curve in enumerate(study.curves) if (drawn := _curve(result, curve, place))]
     tables = tuple(block for table in study.tables for block in _table(result, table.title))
     sections = [Section("claims", "Claims", (_claims(result),))] if result.claims else []
     sections.append(Section("tables", "Published and measured", tables))
@@ -116,12 +115,15 @@ def figures(claim: ClaimRow) -> tuple[str, str, str]:
     return bound, value, "" if claim.published is None else f"{claim.published:g}"
 
 
-def _curve(reading: Reading, curve: Curve, place: int) -> Figure | None:
-    lines = []
-    for name, points in curve.lines.items():
-        found = [(at, one) for at, where in points if (one := reading.measured(replace(where, times=1.0)))]
-        if found:
-            lines.append(Course(name, tuple((at, one.value, one.low, one.high) for at, one in found)))
+def _curve(result: Result, curve: Curve, place: int) -> Figure | None:
+    mine = [point for point in result.points if point.figure == curve.title]
+    lines = [
+        Course(
+            name,
+            tuple((p.at, p.measured.value, p.measured.low, p.measured.high) for p in mine if p.line == name),
+        )
+        for name in dict.fromkeys(point.line for point in mine)
+    ]
     if not lines:
         return None
     png = against_setting(lines, across=curve.across, upwards=curve.upwards, share=curve.share)

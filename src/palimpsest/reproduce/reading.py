@@ -17,8 +17,8 @@ from palimpsest.measures.intervals import LEVEL, REPLICATES, combination, differ
 from palimpsest.record import Cell
 from palimpsest.report.numbers import Numbers, averaged
 from palimpsest.report.wording import examiner
-from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, Result, State, Told, Warned
-from palimpsest.studies.base import Claim, Study, Table, Where
+from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, PointRow, Result, State, Told, Warned
+from palimpsest.studies.base import Claim, Curve, Study, Table, Where
 from palimpsest.types import Measure
 
 COST = "cost."
@@ -164,6 +164,7 @@ class Reading:
             versions=_different(record.versions for record in all_records),
             cells=[cell for table in self.study.tables for cell in self._cells(table)],
             claims=self._claims(),
+            points=[point for curve in self.study.curves for point in self.points(curve)],
             warnings=[
                 Warned(part=name, **warning.model_dump())
                 for name, numbers in self.numbers.items()
@@ -183,6 +184,14 @@ class Reading:
                     measured=measured,
                     reason="" if measured else self.failure(one | other),
                 )
+
+    def points(self, curve: Curve) -> Iterable[PointRow]:
+        """What was measured of a figure, in units of its measure."""
+        for line, points in curve.lines.items():
+            for at, where in points:
+                measured = self.measured(replace(where, times=1.0))
+                if measured:
+                    yield PointRow(figure=curve.title, line=line, at=at, measured=measured)
 
     def _claims(self) -> list[ClaimRow]:
         """Each claim by the interval of its sum, at a level that holds for all that could be measured together (Bonferroni)."""

@@ -70,6 +70,30 @@ class ClaimRow(_Row):
     reason: str = ""
 
 
+class PointRow(_Row):
+    """A point of a figure, in units of the measure. at: the setting it is drawn over."""
+
+    figure: str
+    line: str
+    at: float
+    measured: Measured
+
+
+class WeighedRow(_Row):
+    """A defence's setting in a trade-off, in units of the measures. beyond, bare: what leaks minus the placebo, defended and not.
+    front: whether no other setting beats it; hides: whether the deletion is hidden from this attack."""
+
+    tradeoff: str
+    defence: str
+    setting: float
+    use: Measured
+    leak: Measured
+    beyond: Measured
+    bare: Measured
+    front: bool
+    hides: bool
+
+
 class Warned(Warning):
     """A warning of one of the audits about itself. part: the audit."""
 
@@ -84,6 +108,8 @@ class Result(_Row):
     versions: list[dict[str, str]]
     cells: list[CellRow]
     claims: list[ClaimRow]
+    points: list[PointRow] = []
+    tradeoffs: list[WeighedRow] = []
     warnings: list[Warned] = []
 
 

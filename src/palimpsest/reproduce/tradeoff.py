@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from palimpsest.report.blocks import Block, Entry, Figure, Gallery, Table
 from palimpsest.report.figures import Spot, scatter
 from palimpsest.reproduce.reading import Reading
-from palimpsest.reproduce.result import Measured
+from palimpsest.reproduce.result import Measured, WeighedRow
 from palimpsest.studies.base import Tradeoff
 
 NOTE = (
@@ -75,6 +75,29 @@ def least(weighed: Sequence[Weighing], defence: str) -> Weighing | None:
     found = None
     for one in (each for each in weighed if each.defence == defence):
         found = (found or one) if one.hides else None
+    return found
+
+
+def rows(reading: Reading) -> list[WeighedRow]:
+    """Every setting of every trade-off of the study, as they are stored."""
+    found = []
+    for tradeoff in reading.study.tradeoffs:
+        weighed = weigh(reading, tradeoff)
+        best = front(weighed)
+        found += [
+            WeighedRow(
+                tradeoff=tradeoff.title,
+                defence=one.defence,
+                setting=one.setting,
+                use=one.use,
+                leak=one.leak,
+                beyond=one.beyond,
+                bare=one.bare,
+                front=one in best,
+                hides=one.hides,
+            )
+            for one in weighed
+        ]
     return found
 
 
