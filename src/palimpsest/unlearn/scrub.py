@@ -31,7 +31,7 @@ class Scrub(Unlearner):
     aliases = ("SCRUB",)
     about = "away from a teacher on the forget set, back to it on the retain set"
     paper = "Kurmanji et al. 2023"
-    deviations = "the public code's defaults: optimiser and T for CIFAR-10, passes, decay and batches for small data"
+    deviations = "none known: the defaults are the public code's for CIFAR-10, one row taken whole"
     spends = "`epochs` passes over the retain set and a few over the forget set, each with the teacher's forward pass"
     use = "for random records and for mislabelled ones; `scrub_rewind` where membership inference is the concern"
 
@@ -46,23 +46,33 @@ class Scrub(Unlearner):
         1.0, "weight of the cross-entropy on the retain set (γ)", source="public code: 1 or 0.99", least=0
     )
     temperature: float = setting(
-        4.0, "temperature of both posteriors (T), above 0", source="public code: 4, and 2 for small data", above=0
+        4.0, "temperature of both posteriors (T), above 0", source="public code for CIFAR-10; 2 for small data", above=0
     )
     max_epochs: int = setting(
-        3, "first epochs, which have a pass over the forget set", source="public code: 2 or 3", least=0
+        3,
+        "first epochs, which have a pass over the forget set",
+        source="public code for CIFAR-10; 2 or 3 elsewhere",
+        least=0,
     )
     optimizer: Literal["adam", "sgd"] = setting(
-        "sgd", "adam or sgd", source="public code: SGD for CIFAR-10, Adam for small data"
+        "sgd", "adam or sgd", source="public code for CIFAR-10; Adam for small data"
     )
     lr: float = setting(5e-4, "learning rate", source="public code", search=(1e-5, 0.1), above=0)
     decay_at: tuple[int, ...] = setting(
-        (5, 8, 9), "epochs after which the rate falls to a tenth", source="public code", least=0
+        (3, 5, 9),
+        "epochs after which the rate falls to a tenth",
+        source="public code for CIFAR-10; 5, 8, 9 for small data",
+        least=0,
     )
-    epochs: int = setting(10, "passes over the retain set", source="public code: 10, or 5 for CIFAR-10", least=1)
+    epochs: int = setting(
+        5, "passes over the retain set", source="public code for CIFAR-10; 10 for small data", least=1
+    )
     forget_batch_size: int = setting(
-        512, "forget records a step", source="public code: 512, or 64 for CIFAR-10", least=1
+        64, "forget records a step", source="public code for CIFAR-10; 512 for small data", least=1
     )
-    batch_size: int = setting(128, "retain records a step", source="public code: 128, or 64 for CIFAR-10", least=1)
+    batch_size: int = setting(
+        64, "retain records a step", source="public code for CIFAR-10; 128 for small data", least=1
+    )
     momentum: float = setting(0.9, "SGD momentum; Adam's first beta", source="public code", least=0, below=1)
     weight_decay: float = setting(5e-4, "decay of all weights", source="public code", least=0)
 
