@@ -188,6 +188,25 @@ def test_every_way_of_stepping_descends(
     assert float(found.loss) < 0.7 * float(start.loss)
 
 
+def test_gradients_too_small_for_their_squares_are_compared_all_the_same(
+    trained: Trained, digits: Split, digits_task: Classification
+) -> None:
+    """A model that is sure beyond doubt has a gradient whose squares are zero in float32; a cosine is never above 1."""
+    sure = copy.deepcopy(trained.model)
+    one = digits.train.take([0])
+    with torch.no_grad():
+        list(sure.parameters())[-1][int(one.targets[0])] += 60
+    wanted = [torch.randn(part.shape, generator=Rng(0).torch()) for part in sure.parameters()]
+    how = replace(STEEP, iterations=30, total_variation=0.0)
+    found = match(sure, digits_task, wanted, shares(one), how, rng=Rng(0))
+    assert bool(((found.loss >= 0) & (found.loss <= 2)).all())
+    with torch.no_grad():
+        list(sure.parameters())[-1][int(one.targets[0])] += 1e4
+    found = match(sure, digits_task, wanted, shares(one), how, rng=Rng(0))
+    assert found.loss.tolist() == [1.0] * how.restarts, "no gradient at all points nowhere"
+    assert bool(found.inputs.isfinite().all())
+
+
 def test_the_rate_halves_at_three_places() -> None:
     how = Descent(8, 1, 0.4, 0.0)
     assert [how.rate(step) for step in range(8)] == pytest.approx([0.4, 0.4, 0.4, 0.2, 0.2, 0.1, 0.1, 0.05])

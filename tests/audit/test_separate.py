@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from palimpsest import record as records
 from palimpsest import report
 from palimpsest.attack.leakage.feature_inversion import FeatureInversion
+from palimpsest.attack.leakage.model_inversion import ModelInversion
+from palimpsest.audit.board import Board, Place
+from palimpsest.audit.examine import skip
+from palimpsest.audit.separate import together
 from palimpsest.audit.stage import chosen_requests
 from palimpsest.catalog import name_of
 from palimpsest.data.digits import Digits
@@ -17,11 +23,12 @@ from palimpsest.forget.selection import each
 from palimpsest.learn.finetuned import Finetuned
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
+from palimpsest.measures.intervals import mean
 from palimpsest.models.linear import Linear
 from palimpsest.record import Record
 from palimpsest.report import panels
 from palimpsest.task import Classification
-from palimpsest.types import Leak
+from palimpsest.types import Cost, Leak, Scores
 from palimpsest.unlearn.retrain import Retrain
 from palimpsest.unlearn.single_gradient import SingleGradient
 from palimpsest.verify.accuracy import Accuracy
@@ -168,3 +175,47 @@ def test_a_placebo_needs_unseen_records(tmp_path: Path) -> None:
     ]
     assert all(row.state is Leak.INCONCLUSIVE for row in record.leaks)
     assert any("samples and" in reason for row in record.leaks for reason in row.because)
+
+
+def test_what_cannot_be_taken_together_fails_alone() -> None:
+    """Scores of two requests that do not have the same columns: this cell is lost, the other one and the audit are not."""
+    asked = plan(**CASE)
+    boards = []
+    for request, names in enumerate((("rank", "mse"), ("rank",))):
+        board = Board()
+        for by, columns in ((INVERSION, names), (Accuracy(), ("group",))):
+            scores = Scores("record", np.array([f"digits/{request}"]), {name: np.zeros(1) for name in columns})
+            board.add(
+                Place(name_of(by), "original", 0),
+                attack=by is INVERSION,
+                settings={},
+                by_settings={},
+                learner="plain",
+                seconds=1.0,
+                cost=Cost(),
+                key=f"{name_of(by)} {request}",
+                scores=scores,
+                measures=[mean("accuracy", np.zeros(3))] if by is not INVERSION else [],
+            )
+        boards.append(board)
+    lost, kept = together(asked, boards).cells
+    assert (lost.status, lost.scores, lost.measures) == ("failed", None, [])
+    assert "got parts of different kinds" in lost.reason
+    assert (kept.status, len(kept.measures)) == ("ok", 1)
+
+
+def test_a_method_that_is_skipped_has_one_row() -> None:
+    board = Board()
+    asked = replace(plan(**CASE), skipped={"retrain": "not here"})
+    skip(asked, 0, board)
+    assert [(cell.request, cell.status) for cell in board.cells] == [(0, "skipped")] * 2
+    board = Board()
+    skip(replace(asked, separate=False), 0, board)
+    assert len(board.cells) == 2 * len(asked.forget)
+
+
+def test_an_attack_on_one_model_says_nothing_of_a_difference(tmp_path: Path) -> None:
+    baseline = ModelInversion(iterations=3, extractor_width=2, extractor_epochs=1, decoys=20)
+    record = run(tmp_path, reported=False, **{**CASE, "forget": ("random=1",) * 2, "attacks": (baseline,)})
+    assert {cell.status for cell in record.cells} == {"ok"}
+    assert record.leaks == []

@@ -27,6 +27,7 @@ from palimpsest.learn.loop import Meter
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.linear import Linear
 from palimpsest.rng import Rng
+from palimpsest.unlearn.certified_removal import CertifiedRemoval
 from palimpsest.unlearn.retrain import Retrain
 from palimpsest.unlearn.single_gradient import SingleGradient
 from palimpsest.verify.accuracy import Accuracy
@@ -67,6 +68,10 @@ def test_what_unlearning_moved_is_clipped_and_noise_is_added_to_every_weight(ben
 
 def test_an_exact_method_under_noise_is_exact_no_more() -> None:
     assert Guarded(Retrain(), ParameterNoise()).guarantee == "none"
+    certified = CertifiedRemoval()
+    kept = {"residual": torch.ones(3), "sigma": torch.ones(())}
+    assert certified.budget(kept) > 0
+    assert Guarded(certified, ParameterNoise()).budget(kept) is None
 
 
 def served(release: Pruning | Rounding | Finetuning, bench: Bench, model: nn.Module) -> nn.Module:
@@ -93,6 +98,19 @@ def test_rounded_weights_are_those_of_a_short_file(bench: Bench) -> None:
     rounded = served(Rounding(), bench, bench.original.model)
     for short, long in zip(rounded.parameters(), bench.original.model.parameters(), strict=True):
         assert torch.equal(short, long.half().float())
+
+
+def test_fine_tuning_stores_places_of_records_and_no_records(bench: Bench) -> None:
+    how, retain = Finetuning(records=5, lr=0.1, steps=1), bench.parted("class=0")[0]
+    made, stored = how.part(bench.task), how.part(bench.task)
+    how.prepare(made, bench.task, retain, rng=Rng(0), meter=Meter())
+    assert {name: value.shape for name, value in made.state_dict().items()} == {"places": (5,)}
+    stored.load_state_dict(made.state_dict())
+    with pytest.raises(RuntimeError, match="without its records"):
+        how.release(stored, bench.original.model)
+    how.restore(stored, retain)
+    one, other = (how.release(part, bench.original.model).state_dict() for part in (made, stored))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
 def test_fine_tuning_takes_plain_steps_on_the_samples_alone(bench: Bench) -> None:

@@ -48,7 +48,7 @@ def conclude(
             leaks += [
                 leak(plan.policy, board, subject, attack, plan.seeds)
                 for attack in plan.attacks
-                if attack.compares and not unknown
+                if attack.compares and attack.threat.models == "both" and not unknown
             ]
             undecided += [
                 checks.warn("not-decisive", f"{read.name}: original and retrained are too close")

@@ -124,10 +124,15 @@ def _requests(stage: Stage) -> list[str]:
     return [digest(sorted(request.ids.tolist())) for request in stage.requests]
 
 
+def _places(plan: Plan) -> range:
+    """The requests that have a row: separate ones are taken together."""
+    return range(1 if plan.separate else len(plan.forget))
+
+
 def skip(plan: Plan, seed: int, board: Board) -> None:
     """A row for each method that cannot be run on this case, with the reason."""
     every = labels(plan)
-    for (label, reason), index, by in product(plan.skipped.items(), range(len(plan.forget)), examiners(plan)):
+    for (label, reason), index, by in product(plan.skipped.items(), _places(plan), examiners(plan)):
         board.fail(
             Place(name_of(by), "unlearned", seed, label, index),
             reason,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from palimpsest.attack.base import Attack
 from palimpsest.audit.board import Board, pooled
 from palimpsest.audit.examine import examiners
 from palimpsest.audit.plan import Plan
+from palimpsest.audit.stage import FAILURES
 from palimpsest.catalog import name_of
 from palimpsest.record import Cell, MeasureRow
 from palimpsest.store import digest
@@ -35,9 +37,15 @@ def together(plan: Plan, boards: Sequence[Board]) -> Board:
         if lost is not None:
             found.cells.append(lost)
             continue
-        scores = Scores.joined([board.scores[str(cell.scores)] for (board, _), cell in zip(where, cells, strict=True)])
         each = [board.measures[place] for board, _ in where]
-        measures = _measured(by[place.by], scores, each)
+        try:
+            every = [board.scores[str(cell.scores)] for (board, _), cell in zip(where, cells, strict=True)]
+            scores = Scores.joined(every)
+            measures = _measured(by[place.by], scores, each)
+        except FAILURES as error:  # this cell's alone, as where an attack fails
+            gone: dict[str, Any] = {"status": "failed", "reason": str(error), "scores": None, "measures": []}
+            found.cells.append(cells[0].model_copy(update=gone))
+            continue
         key = digest([cell.scores for cell in cells])
         found.scores[key] = scores
         found.measures[place] = {measure.key: measure for measure in measures}

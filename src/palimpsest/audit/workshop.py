@@ -182,6 +182,7 @@ class Workshop:
         def load() -> Trained:
             part = release.part(self.task)
             self._fill(part, artifact)
+            release.restore(part, retain)
             model = release.release(part, before.trained.model).to(self.device).eval()
             return replace(before.trained, model=model, cost=before.cost + _cost(artifact))
 

@@ -85,7 +85,7 @@ class Guarded(Unlearner):
         self.unlearner.check_recipe(recipe)
 
     def budget(self, kept: Mapping[str, Tensor]) -> float | None:
-        return self.unlearner.budget(kept)
+        return self.unlearner.budget(kept) if self.guard.keeps_guarantee else None
 
     def update(
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
@@ -110,6 +110,9 @@ class ModelRelease(Defence, ABC):
     @abstractmethod
     def prepare(self, part: nn.Module, task: Task, retain: Examples, *, rng: Rng, meter: Meter) -> None:
         """Trains the fresh part in place, on its own device. It sees no model: what all share can hold retained records only."""
+
+    def restore(self, part: nn.Module, retain: Examples) -> None:
+        """Puts back what a stored part leaves out, from the records that it was prepared with: records' contents are not stored."""
 
     @abstractmethod
     def release(self, part: nn.Module, model: nn.Module) -> nn.Module:

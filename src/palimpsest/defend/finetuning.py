@@ -26,6 +26,7 @@ class Finetuning(ModelRelease):
     as the paper's Table 4 has it, and not worse.
     """
 
+    revision = 2  # the records themselves are not stored
     weakens = "feature_inversion"
     paper = "inversion paper, section 7"
     about = "takes a few steps on other records before release"
@@ -41,7 +42,12 @@ class Finetuning(ModelRelease):
         if not isinstance(part, Samples):
             raise TypeError(f"got {type(part).__name__}, expected what `part` returns")
         chosen = rng.child("samples").numpy().permutation(len(retain))[: self.records]
-        part.hold(retain.take(chosen).batch())
+        part.places[: len(chosen)] = torch.from_numpy(chosen)
+        part.hold(retain)
+
+    def restore(self, part: nn.Module, retain: Examples) -> None:
+        if isinstance(part, Samples):
+            part.hold(retain)
 
     def release(self, part: nn.Module, model: nn.Module) -> nn.Module:
         if not isinstance(part, Samples):
@@ -62,25 +68,24 @@ class Finetuning(ModelRelease):
 
 
 class Samples(nn.Module):
-    """Records as a model's shared part: what is held is stored with it."""
+    """Records as a model's shared part. places: where they are in the retain set, −1 for none; that alone is stored of them."""
 
-    inputs: Tensor
-    targets: Tensor
-    count: Tensor
+    places: Tensor
 
     def __init__(self, records: int, task: Task) -> None:
         super().__init__()
         self.task = task
-        self.register_buffer("inputs", torch.zeros(records, *task.shape))
-        self.register_buffer("targets", torch.zeros(records, dtype=torch.long))
-        self.register_buffer("count", torch.zeros((), dtype=torch.long))
+        self.held: Batch | None = None
+        self.register_buffer("places", torch.full((records,), -1))
 
-    def hold(self, batch: Batch) -> None:
-        count = len(batch)
-        self.inputs[:count] = batch.inputs[self.task.attacked_input].to(self.inputs)
-        self.targets[:count] = batch.targets.to(self.targets)
-        self.count.fill_(count)
+    def hold(self, retain: Examples) -> None:
+        """Takes the records that `places` tells from the set that they were drawn from."""
+        self.held = retain.take(self.places[self.places >= 0].cpu().numpy()).batch()
 
     def batch(self, device: torch.device) -> Batch:
-        count = int(self.count)
-        return Batch({self.task.attacked_input: self.inputs[:count].to(device)}, self.targets[:count].to(device))
+        if self.held is None:
+            raise RuntimeError("finetuning: got a part without its records, expected `restore` to be called first")
+        return Batch(
+            {self.task.attacked_input: self.held.inputs[self.task.attacked_input].to(device)},
+            self.held.targets.to(device),
+        )

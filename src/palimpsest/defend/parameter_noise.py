@@ -21,9 +21,11 @@ from palimpsest.unlearn.base import Unlearner
 class ParameterNoise(Guard):
     """The inversion paper's parameter obfuscation (section 7), after DP-SGD: clip the unlearning gradient at C, add Gaussian noise.
 
-    The unlearning gradient is all that the guarded method moved, θ_u − θ, of length at most C over all weights together. Noise of
-    standard deviation σ is added to each weight, once; running statistics of batch norm are not weights. The paper says
-    "variance σ" and prints accuracy ratios from 0.99 to 0.86 for σ from 0.001 to 0.007, which fit a standard deviation.
+    The unlearning gradient is all that the guarded method moved, θ_u − θ, of length at most C over all weights together. A single
+    gradient, times a learning rate, moves weights far less than the paper's C, which then cuts nothing; retraining moves them
+    farther, and is cut. Noise of standard deviation σ is added to each weight, once; running statistics of batch norm are not
+    weights. The paper says "variance σ" and prints accuracy ratios from 0.99 to 0.86 for σ from 0.001 to 0.007, which fit a
+    standard deviation.
 
     Guarantees nothing: one release with σ that small has no differential privacy worth a number, and whoever knows of the noise
     averages over releases. It costs accuracy, and an exact method under it is exact no more.

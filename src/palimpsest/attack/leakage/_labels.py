@@ -5,14 +5,17 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from palimpsest.attack.base import Attack, Guess
+from palimpsest.attack.leakage.base import check_moved
 from palimpsest.case import Case
 from palimpsest.catalog import name_of, setting
+from palimpsest.errors import BadInput
 from palimpsest.measures.intervals import mean, share
 from palimpsest.rng import Rng
 from palimpsest.task import as_classification
@@ -26,12 +29,15 @@ class LabelGuess(Attack, partial=True):
 
     A member makes probes of the original in `ready`, and says in `drops` how much less each is answered with its class after
     unlearning. The K classes with the largest mean drop are the answer, K being how many classes were deleted from, which the
-    paper's attacker knows. Scores are of one request: `right`, the share of the K classes that are right; `drop` (1, classes).
+    paper's attacker knows; between equal drops the lot decides. Scores are of one request: `right`, the share of the K classes that
+    are right; `drop` (1, classes). only_accepted: whether a class without an accepted probe is named after all others.
     """
 
     compares = True
     makes_ready = True
     chance = None
+    revision = 2  # equal drops are decided by lot
+    only_accepted: ClassVar[bool] = False
 
     probes: int = setting(10, "probes of each class (m)", source="inversion paper, 5.2: 10 or 5", least=1)
 
@@ -40,19 +46,30 @@ class LabelGuess(Attack, partial=True):
         """How much less of its class each probe has after unlearning, (p,)."""
 
     def observe(self, view: View, *, rng: Rng) -> Guess:
-        """drop: mean drop of each class, (classes,). answer: the K classes with the largest, (K,)."""
+        """drop: mean drop of each class, (classes,). answer: the K classes with the largest, (K,). Raises BadInput where all
+        classes were deleted from, which leaves nothing to infer."""
         classes = as_classification(view.task, name_of(self)).classes
         made, count = view.made, view.know("class_count")
+        if count >= classes:
+            got, do = f"{count} of {classes}, all there are", "forget records of fewer classes at a time"
+            raise BadInput("classes deleted from", got=got, expected="fewer than the model knows", do=do)
         fell = self.drops(view, made).double().cpu()
         owner = made.tensors["classes"].cpu()
         drop = torch.zeros(classes, dtype=torch.float64).index_add(0, owner, fell)
         drop = drop / torch.bincount(owner, minlength=classes).clamp_min(1)
-        told = {"ready": made.queries, "accepted": float(made.tensors["accepted"].double().mean())}
-        return Guess({"drop": drop, "answer": drop.argsort(descending=True)[:count]}, told, queries=view.queries)
+        taken = made.tensors["accepted"].double().cpu()
+        probed = torch.zeros_like(drop).index_add(0, owner, taken) > 0
+        lot = torch.from_numpy(rng.child("ties").numpy().permutation(classes))
+        ranked = drop if not self.only_accepted else torch.where(probed, drop, -torch.inf)
+        answer = lot[ranked[lot].argsort(descending=True, stable=True)][:count]
+        told = {"ready": made.queries, "accepted": float(taken.mean())}
+        return Guess({"drop": drop, "answer": answer}, told, queries=view.queries)
 
     def score(self, guess: Guess, case: Case) -> Scores:
         """One row. truth: the class that was deleted from (the lowest of several); inferred: the answer (its first). Of a placebo
-        the truth is drawn at random, as it is of no use to ask for other records of the same classes."""
+        the truth is drawn at random, as it is of no use to ask for other records of the same classes. Raises BadInput where the two
+        models are one."""
+        check_moved(case)
         classes = torch.unique(case.split.train.only(case.forgotten).targets).cpu()
         if case.target == "placebo":
             draw = case.rng.child("placebo classes", *sorted(case.forgotten)[:1]).numpy()

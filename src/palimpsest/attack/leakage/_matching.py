@@ -169,6 +169,7 @@ class _Objective:
             found = gradients(points, F.softmax(labels, 2) if self.free_targets else labels)
             if self.emphasis is not None:
                 found = [g * factor for g, factor in zip(found, self.emphasis, strict=True)]
+            found = _scaled(found)
             length = whole = _length(found)
             for direction in self.without:
                 along = _along(found, direction)
@@ -208,9 +209,16 @@ def _along(gradients: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
     return torch.stack([(g * d).flatten(1).sum(1) for g, d in zip(gradients, direction, strict=True)]).sum(0)
 
 
+def _scaled(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """r gradients with 1 for their largest entry, so that squares of small ones are not lost; as they are where all is zero."""
+    most = torch.stack([g.detach().flatten(1).abs().amax(1) for g in gradients]).amax(0)
+    factor = torch.where(most > 0, most, torch.ones_like(most))
+    return [g / factor.view(-1, *([1] * (g.dim() - 1))) for g in gradients]
+
+
 def _length(gradients: Sequence[Tensor]) -> Tensor:
-    """Lengths of r gradients, (r,)."""
-    return torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
+    """Lengths of r gradients, (r,); above zero, so that it has a slope everywhere."""
+    return (torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0) + 1e-30).sqrt()
 
 
 class _Adam:

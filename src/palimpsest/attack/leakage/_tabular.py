@@ -28,10 +28,12 @@ def arrays_of(case: Case, drawn: Tensor, truth: Tensor) -> dict[str, Array]:
     among unseen records. The last two are left out where no feature is categorical."""
     found: dict[str, Array] = {"feature_error": (drawn - truth).abs().double().numpy()}
     name = case.task.attacked_input
-    known, unseen = (scaled(case, part.batch().inputs[name].float().cpu()) for part in (case.split.train, case.heldout))
-    values = {
-        column: torch.unique(torch.cat([known[:, column], unseen[:, column]])) for column in range(drawn.shape[1])
-    }
+    known, tested, unseen = (
+        scaled(case, part.batch().inputs[name].float().cpu())
+        for part in (case.split.train, case.split.test, case.heldout)
+    )
+    whole = torch.cat([known, tested])
+    values = {column: torch.unique(whole[:, column]) for column in range(drawn.shape[1])}
     levels = {column: several for column, several in values.items() if 2 <= len(several) <= FEW}
     if levels:
         usual = unseen.mode(0).values.expand_as(truth)

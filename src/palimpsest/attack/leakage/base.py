@@ -20,6 +20,7 @@ from palimpsest.measures.image import psnr, ssim
 from palimpsest.measures.intervals import mean, share, statistic
 from palimpsest.measures.perceptual import perceptual
 from palimpsest.rng import Rng
+from palimpsest.task import predict
 from palimpsest.threat import ThreatModel
 from palimpsest.types import Array, Examples, Measure, Scores
 
@@ -46,7 +47,7 @@ class Inversion(Eyes, Attack, partial=True):
     that they were taken for, and in `info` the loss that it ended with and how many weights told it. The rest is here."""
 
     compares = True
-    revision = 2  # rows of a table as shares of their ranges; the perceptual distance is taught by public records
+    revision = 3  # lengths of gradients that underflow; perceptual ranks by public records alone
 
     iterations: int = setting(10_000, "gradient steps", source="inversion paper's code", least=1)
     lr: float = setting(
@@ -79,9 +80,10 @@ def scores_of(
     Samples come in no order: the Hungarian method matches them with the records. order: the sample that each record got. mse,
     psnr, and of images ssim and `perceptual` (by a classifier of the same data). rank: normalised rank of the record among
     `decoys` unseen records of its class by squared distance to the sample; perceptual_rank the same by the perceptual distance,
-    among the first 99; colour_rank by mean colours alone. Rows of a table are compared as shares of their features' ranges, and
-    have `_tabular`'s arrays too. label: the true class; label_right: whether the sample's was taken to be it. extra: numbers
-    that are the same for all, such as the attack's own loss.
+    among the first 99, where the classifier was taught neither the record nor its decoys; colour_rank by mean colours alone. Rows
+    of a table are compared as shares of their features' ranges, and have `_tabular`'s arrays too. label: the true class;
+    label_right: whether the sample's was taken to be it. confidence: the original's in the record's true class. extra: numbers that
+    are the same for all, such as the attack's own loss.
     """
     name = case.task.attacked_input
     truth = case.forget.batch().inputs[name].float().cpu()
@@ -89,6 +91,7 @@ def scores_of(
     if len(recovered) != len(truth):
         got, do = f"{len(recovered)} samples and {len(truth)} records", "forget fewer, or use more test records"
         raise BadInput("recovered", got=got, expected="as many of each, in the placebo too", do=do)
+    unseen = {int(c): _decoys(case, int(c), decoys) for c in torch.unique(case.forget.targets.cpu())}
     rows = truth.dim() == 2
     if rows:
         recovered, truth = _tabular.scaled(case, recovered), _tabular.scaled(case, truth)
@@ -102,10 +105,10 @@ def scores_of(
         arrays["psnr"] = psnr(drawn, truth, ceiling=CEILING).numpy()
         arrays["ssim"] = ssim(drawn, truth).numpy()
         arrays["perceptual"] = perceptual(network, drawn, truth).numpy()
-        distances["perceptual_rank"] = lambda one, other: perceptual(network, one, other)
+        if extractor.given or case.split.public is not None:  # else it was taught the record, and not its decoys
+            distances["perceptual_rank"] = lambda one, other: perceptual(network, one, other)
     if rows:
         arrays |= _tabular.arrays_of(case, drawn, truth)
-    unseen = {int(c): _decoys(case, int(c), decoys) for c in torch.unique(targets)}
     for what, distance in distances.items():
         most = FEW if what == "perceptual_rank" else decoys
         ranks = [
@@ -115,16 +118,18 @@ def scores_of(
         arrays[what] = torch.cat(ranks).numpy()
     arrays["decoys"] = np.array([len(unseen[int(c)]) for c in targets])
     arrays["label_right"] = (labels.cpu()[order] == targets).numpy()
+    sure = predict(case.task, case.original.model, case.forget).cpu()
+    arrays["confidence"] = sure.gather(1, targets[:, None]).flatten().numpy()
     arrays |= {key: np.full(len(targets), value) for key, value in extra.items()}
     return Scores("record", case.forget.ids, arrays)
 
 
 def measures_of(scores: Scores, attack: str, extractor: Extractor) -> tuple[Measure, ...]:
     """Means over deleted records: `rank` (0.5 by chance), `rank_over_colour` (what it has beyond the mean colour's), and the
-    distances; `identified_rate`: records nearer than every decoy, 1/(decoys + 1) by chance. `root_mse` is the inversion paper's
-    MSE. `perceptual_…` is named after the classifier that it goes by, and is not LPIPS. Whom it exposes most: `rank` at each class,
-    and of the distances `least_…` and `most_…`, over records; a bootstrap's interval of those has nothing beyond what was found.
-    Rows of a table have `_tabular`'s too."""
+    distances; `identified_rate`: records nearer than every decoy, 1/(decoys + 1) by chance; `victim_confidence`: the original's in
+    their classes. `root_mse` is the inversion paper's MSE. `perceptual_…` is named after the classifier that it goes by, and is not
+    LPIPS. Whom it exposes most: `rank` at each class, and of the distances `least_…` and `most_…`, over records; a bootstrap's
+    interval of those has nothing beyond what was found. Rows of a table have `_tabular`'s too."""
     found = [mean(f"{attack}.rank", scores["rank"]), mean(f"{attack}.colour_rank", scores["colour_rank"])]
     found += [
         mean(f"{attack}.rank_over_colour", scores["rank"] - scores["colour_rank"]),
@@ -138,15 +143,25 @@ def measures_of(scores: Scores, attack: str, extractor: Extractor) -> tuple[Meas
     if "psnr" in scores.arrays:
         found += [mean(f"{attack}.{name}", scores[name]) for name in ("psnr", "ssim")]
         found.append(mean(f"{attack}.perceptual_{extractor.short}", scores["perceptual"]))
-        found.append(mean(f"{attack}.perceptual_rank", scores["perceptual_rank"]))
+        if "perceptual_rank" in scores.arrays:
+            found.append(mean(f"{attack}.perceptual_rank", scores["perceptual_rank"]))
         apart |= {"psnr": scores["psnr"], f"perceptual_{extractor.short}": scores["perceptual"]}
     for name, values in apart.items():
         found += [_extreme(f"{attack}.least_{name}", np.min, values), _extreme(f"{attack}.most_{name}", np.max, values)]
     found += _tabular.measures_of(scores, attack)
     found.append(share(f"{attack}.label_right_rate", scores["label_right"]))
+    if "confidence" in scores.arrays:
+        found.append(mean(f"{attack}.victim_confidence", scores["confidence"]))
     if "loss" in scores.arrays:
         found.append(mean(f"{attack}.matching_loss", scores["loss"]))
     return tuple(found)
+
+
+def check_moved(case: Case) -> None:
+    """Raises BadInput where the original's weights are the subject's: nothing was unlearned, and every guess is as good."""
+    one, other = (dict(made.model.named_parameters()) for made in (case.original, case.subject))
+    if one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items()):
+        raise BadInput("two models", got="equal weights", expected="a difference: nothing was unlearned here")
 
 
 def _extreme(name: str, of: Callable[..., Array], values: Array) -> Measure:

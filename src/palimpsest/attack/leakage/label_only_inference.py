@@ -37,6 +37,7 @@ class LabelOnlyInference(LabelGuess):
     about = "infers the deleted class from how far class boundaries move, from labels alone"
     primary = "label_only_inference.accuracy"
     reads_steps = False
+    only_accepted = True
 
     draws: int = setting(2000, "mosaics asked at most to find starts of each class", source="ours", least=1)
     tolerance: float = setting(
