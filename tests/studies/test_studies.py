@@ -10,6 +10,8 @@ import pytest
 from palimpsest.attack.leakage.adaptive_inversion import AdaptiveInversion
 from palimpsest.attack.leakage.feature_inversion import FeatureInversion
 from palimpsest.attack.leakage.label_inference import LabelInference
+from palimpsest.attack.leakage.label_only_inference import LabelOnlyInference
+from palimpsest.attack.leakage.two_update_inversion import TwoUpdateInversion
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.released import UNKNOWN
 from palimpsest.audit.stage import labels
@@ -123,7 +125,12 @@ def deletions() -> Scores:
     """Two deleted records, as an attack that recovers them is scored."""
     names = ("mse", "psnr", "ssim", "perceptual", "rank", "colour_rank", "perceptual_rank", "loss", "exact")
     arrays = {name: np.array([0.2, 0.7]) for name in (*names, "exact_by_guess")}
-    arrays |= {"label": np.array([0, 1]), "label_right": np.array([1, 0]), "feature_error": np.full((2, 3), 0.1)}
+    arrays |= {
+        "confidence": np.array([0.5, 1.0]),
+        "label": np.array([0, 1]),
+        "label_right": np.array([1, 0]),
+        "feature_error": np.full((2, 3), 0.1),
+    }
     return Scores("record", np.array(["a", "b"]), arrays)
 
 
@@ -141,7 +148,9 @@ def test_studies_of_leaks_ask_for_measures_that_there_are(name: str) -> None:
         for attack, scores in (
             (FeatureInversion(), deletions()),
             (AdaptiveInversion(), deletions()),
+            (TwoUpdateInversion(), deletions()),
             (LabelInference(), requests()),
+            (LabelOnlyInference(), requests()),
         )
         for measure in attack.measure(scores)
     }
