@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -10,11 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from palimpsest.attack.leakage._matching import Descent, match
-from palimpsest.attack.leakage.adaptive_inversion import drift, kept, unexplained
-from palimpsest.attack.leakage.feature_inversion import difference
+from palimpsest.attack.leakage.adaptive_inversion import AdaptiveInversion, drift, kept, unexplained
+from palimpsest.attack.leakage.feature_inversion import FeatureInversion, difference
+from palimpsest.case import Case
+from palimpsest.defend.pruning import Pruning
+from palimpsest.learn.base import Trained
+from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
-from palimpsest.types import Split
+from palimpsest.types import Examples, ForgetRequest, Split
+from palimpsest.unlearn.base import Unlearner
 
 QUICK = Descent(iterations=300, restarts=1, lr=0.04, total_variation=0.0, weight_decay=0.0, batching="loop")
 
@@ -86,3 +92,39 @@ def test_what_is_left_out_does_not_disturb(digits_mlp: nn.Module, digits: Split,
     knows = match(digits_mlp, digits_task, moved, shares, QUICK, without=[direction], rng=Rng(0))
     assert psnr(knows.inputs[0], truth) > psnr(plain.inputs[0], truth) + 6
     assert float(knows.loss) == pytest.approx(0, abs=1e-2)
+
+
+@dataclass(frozen=True)
+class Step(Unlearner):
+    """A step up the loss of what is forgotten, at the model itself."""
+
+    def update(
+        self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
+    ) -> None:
+        weights = list(model.eval().parameters())
+        slopes = torch.autograd.grad(trained.task.loss(model, forget.batch()), weights)
+        with torch.no_grad():
+            for weight, slope in zip(weights, slopes, strict=True):
+                weight += 1e-2 * slope
+
+
+def test_behind_pruning_itself_one_who_knows_of_it_sees_more(
+    digits_mlp: nn.Module, digits: Split, digits_task: Classification
+) -> None:
+    original, release, gained = Trained(digits_mlp, digits_task, digits.train.ids), Pruning(share=0.5), []
+    search = {"iterations": 400, "restarts": 1, "total_variation": 0.0, "batching": "loop"}
+    search |= {"extractor_width": 2, "extractor_epochs": 1, "decoys": 20}
+    for place in range(4):
+        request = ForgetRequest(digits.train.ids[place : place + 1], "one record")
+        one, retain = digits.train.only(request.ids.tolist()), digits.train.without(request.ids)
+        stepped = Step().unlearn(original, retain, one, rng=Rng(0))
+        part = release.part(digits_task)
+        served = replace(stepped, model=release.release(part, stepped.model).eval())
+        case = Case(digits, (request,), original, served)
+        truth = one.batch().inputs[digits_task.attacked_input]
+        plain, knows = (
+            attack.run(case, rng=Rng(0))[0].tensors["recovered"]
+            for attack in (FeatureInversion(**search), AdaptiveInversion(defence="pruning", **search))
+        )
+        gained.append(psnr(knows, truth) - psnr(plain, truth))
+    assert sum(gained) / len(gained) > 3
