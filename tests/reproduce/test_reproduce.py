@@ -285,7 +285,7 @@ def test_seeds_threads_data_and_single_audits_are_chosen() -> None:
         chosen(Tiny(), Asked(data={"cifar10": "."}))
     with pytest.raises(UnknownName, match="--scale"):
         chosen(Tiny(), Asked("tiny"))
-    with pytest.raises(PalimpsestError, match="uma-table1"):
+    with pytest.raises(PalimpsestError, match="did you mean 'uma-table"):
         study("uma-table0")
 
 
@@ -322,7 +322,7 @@ def test_all_studies_are_run_whatever_one_of_them_does(
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["reproduce", "uma-table9"], "uma-table1"),
+        (["reproduce", "uma-table9"], "did you mean 'uma-table"),
         (["reproduce", NAME, "--data", "digits"], "expected NAME=WHERE"),
         (["reproduce", NAME, "--data", "mnist=."], "--data"),
         (["reproduce", NAME, "--scale", "large"], "small"),

@@ -62,7 +62,7 @@ def _cost(numbers: Numbers, label: str) -> Figure | None:
             spent += seconds / unit
             points.append((request + 1.0, Measure("cost", spent, spent, spent, 1)))
         lines.append(Line(target, tuple(points)))
-    return _figure(lines, label, "cost", "cost so far", share=False)
+    return _figure(lines, label, "cost", "trainings so far", share=False)
 
 
 def _figure(lines: Sequence[Line], label: str, name: str, words: str, *, share: bool) -> Figure | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from palimpsest.audit.yardstick import ACCURACY, YARDSTICKS
 from palimpsest.report.blocks import Entry, Section, Table
 from palimpsest.report.numbers import Key, Numbers
@@ -55,11 +57,38 @@ def findings(numbers: Numbers) -> tuple[tuple[str, str, str], ...]:
     found = []
     for verdict, meaning in VERDICTS.items():
         rows = [row for row in numbers.record.verdicts if row.verdict == verdict]
-        if rows:
-            found.append(
-                (str(verdict), listed([row.unlearner + _which(numbers, row.request) for row in rows]), meaning)
-            )
+        methods: dict[str, list[int]] = {}
+        for row in rows:
+            methods.setdefault(row.unlearner, []).append(row.request)
+        if methods:
+            told = [label + _among(numbers, requests) for label, requests in methods.items()]
+            found.append((str(verdict), listed(told), meaning))
     return tuple(found)
+
+
+def _among(numbers: Numbers, requests: Sequence[int]) -> str:
+    """Which of the requests a verdict fell on: nothing where there is one only."""
+    if len(numbers.requests) < 2:
+        return ""
+    if set(requests) == set(numbers.requests):
+        return " (every request)"
+    return f" (request{'s' * (len(requests) > 1)} {spans(requests)})"
+
+
+def spans(requests: Sequence[int]) -> str:
+    """Places counted from 0 as people count them.
+
+    >>> spans([0, 1, 2, 4, 6, 7])
+    '1 to 3, 5, 7, 8'
+    """
+    runs: list[list[int]] = []
+    for place in sorted(set(requests)):
+        if runs and place == runs[-1][-1] + 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    told = [[f"{run[0] + 1} to {run[-1] + 1}"] if len(run) > 2 else [f"{place + 1}" for place in run] for run in runs]
+    return ", ".join(text for run in told for text in run)
 
 
 def _which(numbers: Numbers, request: int) -> str:
