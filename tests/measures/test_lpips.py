@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -11,9 +12,17 @@ import torch
 from tests.measures.images import BAD, f64, noise
 from torch import Tensor, nn
 
+from palimpsest.attack.leakage.feature_inversion import FeatureInversion
+from palimpsest.case import Case
 from palimpsest.errors import BadInput
+from palimpsest.forget.selection import select
+from palimpsest.learn.base import Trained
 from palimpsest.measures import perceptual as module
 from palimpsest.measures.perceptual import lpips_available, lpips_distance
+from palimpsest.models.linear import Linear
+from palimpsest.rng import Rng
+from palimpsest.task import Classification
+from palimpsest.types import Split
 
 
 class Fake(nn.Module):
@@ -86,5 +95,32 @@ def test_without_the_package_it_is_told_to_install_it(
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, "lpips", raising=False)
     assert not lpips_available()
-    with pytest.raises(BadInput, match=r"LPIPS: got no package.*pip install lpips.*`perceptual`"):
+    with pytest.raises(BadInput, match=r"LPIPS: got no package.*pip install .palimpsest-ml.lpips.*leave it out"):
         lpips_distance(noise(1, 3, 16, 16), noise(1, 3, 16, 16))
+
+
+def test_an_attack_takes_it_where_it_is_asked_for(
+    fake: list[dict[str, object]], digits: Split, digits_task: Classification
+) -> None:
+    """Digits of 8 × 8 pixels are enlarged first, as LPIPS takes no smaller images than 16 × 16."""
+    base = {
+        name: values.repeat_interleave(2, 2).repeat_interleave(2, 3) for name, values in digits.train.inputs.items()
+    }
+    large = replace(digits, train=replace(digits.train, inputs=base), test=replace(digits.test, inputs=base))
+    task = Classification.of(large)
+    one, two = (Trained(Linear().build(task, Rng(n)).eval(), task, large.train.ids) for n in (0, 1))
+    case = Case(large, (select("random=2", large.train, large.classes, rng=Rng(0)),), one, two)
+    quick = {
+        "iterations": 1,
+        "restarts": 1,
+        "decoys": 5,
+        "extractor_width": 2,
+        "extractor_epochs": 1,
+        "batching": "loop",
+    }
+    asked, plain = FeatureInversion(lpips=True, **quick), FeatureInversion(**quick)
+    scores = asked.run(case, rng=Rng(0))[1]
+    assert scores["lpips"].shape == (2,)
+    names = {measure.name for measure in asked.measure(scores)}
+    assert {"feature_inversion.lpips", "feature_inversion.least_lpips", "feature_inversion.most_lpips"} <= names
+    assert "lpips" not in plain.run(case, rng=Rng(0))[1].arrays

@@ -83,7 +83,7 @@ def lpips_distance(one: Tensor, other: Tensor, batch_size: int = 64) -> Float[Te
     """
     module = _lpips()
     if module is None:
-        do = "pip install lpips, beside a torchvision that fits this torch, or use `perceptual`"
+        do = "pip install 'palimpsest-ml[lpips]', beside a torchvision that fits this torch; or leave it out"
         raise BadInput("LPIPS", got="no package `lpips` that can be imported", expected="one", do=do)
     check_pair(one, other)
     if one.shape[1] not in (1, 3) or min(one.shape[2:]) < LEAST:

@@ -18,7 +18,7 @@ from palimpsest.learn._extractor import Extractor, Eyes
 from palimpsest.measures.identification import assign, mean_colour, normalised_rank, squared
 from palimpsest.measures.image import psnr, ssim
 from palimpsest.measures.intervals import mean, share, statistic
-from palimpsest.measures.perceptual import perceptual
+from palimpsest.measures.perceptual import lpips_distance, perceptual
 from palimpsest.rng import Rng
 from palimpsest.task import predict
 from palimpsest.threat import ThreatModel
@@ -60,20 +60,29 @@ class Inversion(Eyes, Attack, partial=True):
         least=0,
     )
     decoys: int = setting(399, "at most this many unseen records of the class to be told from", source="ours", least=1)
+    lpips: bool = setting(
+        False, "whether LPIPS is taken too, by the package of that name", source="inversion paper, 4.1"
+    )
 
     def score(self, guess: Guess, case: Case) -> Scores:
         """See `scores_of`. separable: whether there are as many weights as values in all deleted records together."""
         recovered = guess.tensors["recovered"]
         separable = float(recovered.numel() <= guess.info["weights"])
         extra = {"loss": guess.info["loss"], "separable": separable}
-        return scores_of(case, recovered, guess.tensors["labels"], self.decoys, self.eyes, extra)
+        return scores_of(case, recovered, guess.tensors["labels"], self.decoys, self.eyes, extra, self.lpips)
 
     def measure(self, scores: Scores) -> tuple[Measure, ...]:
         return measures_of(scores, name_of(self), self.eyes)
 
 
 def scores_of(
-    case: Case, recovered: Tensor, labels: Tensor, decoys: int, extractor: Extractor, extra: Mapping[str, float]
+    case: Case,
+    recovered: Tensor,
+    labels: Tensor,
+    decoys: int,
+    extractor: Extractor,
+    extra: Mapping[str, float],
+    published: bool = False,
 ) -> Scores:
     """Scores per deleted record, of (k, *shape) recovered samples whose classes were taken to be `labels`, shape (k,).
 
@@ -83,7 +92,8 @@ def scores_of(
     among the first 99, where the classifier was taught neither the record nor its decoys; colour_rank by mean colours alone. Rows
     of a table are compared as shares of their features' ranges, and have `_tabular`'s arrays too. label: the true class;
     label_right: whether the sample's was taken to be it. confidence: the original's in the record's true class. extra: numbers that
-    are the same for all, such as the attack's own loss.
+    are the same for all, such as the attack's own loss. published: whether `lpips` is among them, of images. Raises BadInput where
+    it is and cannot be had.
     """
     name = case.task.attacked_input
     truth = case.forget.batch().inputs[name].float().cpu()
@@ -105,6 +115,8 @@ def scores_of(
         arrays["psnr"] = psnr(drawn, truth, ceiling=CEILING).numpy()
         arrays["ssim"] = ssim(drawn, truth).numpy()
         arrays["perceptual"] = perceptual(network, drawn, truth).numpy()
+        if published:
+            arrays["lpips"] = lpips_distance(drawn, truth).numpy()
         if extractor.given or case.split.public is not None:  # else it was taught the record, and not its decoys
             distances["perceptual_rank"] = lambda one, other: perceptual(network, one, other)
     if rows:
@@ -128,8 +140,9 @@ def measures_of(scores: Scores, attack: str, extractor: Extractor) -> tuple[Meas
     """Means over deleted records: `rank` (0.5 by chance), `rank_over_colour` (what it has beyond the mean colour's), and the
     distances; `identified_rate`: records nearer than every decoy, 1/(decoys + 1) by chance; `victim_confidence`: the original's in
     their classes. `root_mse` is the inversion paper's MSE. `perceptual_…` is named after the classifier that it goes by, and is not
-    LPIPS. Whom it exposes most: `rank` at each class, and of the distances `least_…` and `most_…`, over records; a bootstrap's
-    interval of those has nothing beyond what was found. Rows of a table have `_tabular`'s too."""
+    LPIPS, which is `lpips`, where it was asked for. Whom it exposes most: `rank` at each class, and of the distances `least_…` and
+    `most_…`, over records; a bootstrap's interval of those has nothing beyond what was found. Rows of a table have `_tabular`'s
+    too."""
     found = [mean(f"{attack}.rank", scores["rank"]), mean(f"{attack}.colour_rank", scores["colour_rank"])]
     found += [
         mean(f"{attack}.rank_over_colour", scores["rank"] - scores["colour_rank"]),
@@ -146,6 +159,9 @@ def measures_of(scores: Scores, attack: str, extractor: Extractor) -> tuple[Meas
         if "perceptual_rank" in scores.arrays:
             found.append(mean(f"{attack}.perceptual_rank", scores["perceptual_rank"]))
         apart |= {"psnr": scores["psnr"], f"perceptual_{extractor.short}": scores["perceptual"]}
+    if "lpips" in scores.arrays:
+        found.append(mean(f"{attack}.lpips", scores["lpips"]))
+        apart["lpips"] = scores["lpips"]
     for name, values in apart.items():
         found += [_extreme(f"{attack}.least_{name}", np.min, values), _extreme(f"{attack}.most_{name}", np.max, values)]
     found += _tabular.measures_of(scores, attack)
