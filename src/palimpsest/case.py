@@ -42,6 +42,7 @@ class Case:
     seen: the model that the adversary is shown in the subject's place; None: the subject itself. seen_before: the one that it is
     shown in the original's.
     controls: models retrained without the forgotten records, on the same split with other seeds.
+    submission: what an adversary handed in before the original was trained, which is in `split` then; None: nothing.
     extract: gives the classifier by whose features images are compared; as it is, one that is trained when it is asked for.
     """
 
@@ -56,6 +57,7 @@ class Case:
     extra: Mapping[str, Any] = field(default_factory=dict)
     seen: Trained | None = None
     seen_before: Trained | None = None
+    submission: Any = None
     extract: Extract = field(default=trained_here, repr=False, compare=False)
     answers: WeakKeyDictionary[nn.Module, dict[str, Tensor]] = field(
         default_factory=WeakKeyDictionary, repr=False, compare=False

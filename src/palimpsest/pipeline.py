@@ -21,9 +21,10 @@ from palimpsest.audit.examine import examine, skip
 from palimpsest.audit.imported import imported_stage
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.released import every_stage
+from palimpsest.audit.requests import chosen_requests
 from palimpsest.audit.runnable import check_tasks, runnable
 from palimpsest.audit.separate import together
-from palimpsest.audit.stage import Stage, chosen_requests, homes
+from palimpsest.audit.stage import Stage, homes
 from palimpsest.audit.workshop import Workshop
 from palimpsest.errors import NothingAudited, StoreError
 from palimpsest.record import Record

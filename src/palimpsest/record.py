@@ -21,7 +21,7 @@ from palimpsest.errors import BadInput, ContractError, NewerFormat
 from palimpsest.types import Finding, Leak, Measure, Scores
 
 FORMAT = 1
-SHARED = ("original", "retrained", "untrained", "known-leak")
+SHARED = ("original", "retrained", "clean", "untrained", "known-leak")
 """Targets that belong to all methods of a learner."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from palimpsest.case import Case
 from palimpsest.errors import BeyondView, ContractError
 from palimpsest.learn.base import Trained
+from palimpsest.rng import Rng
 from palimpsest.task import Task, evaluating
-from palimpsest.types import Batch
+from palimpsest.types import Batch, Examples, Ids, Split
 
 ROLES = {
     "R1": "data contributor",
@@ -48,6 +49,15 @@ KNOWABLE: Mapping[str, Callable[[Case], Any]] = {
 }
 """What an attack may declare to know beside the models, and where the evaluator takes it from."""
 
+KNOWABLE_BEFORE: Mapping[str, Callable[[Ground], Any]] = {
+    "others": lambda ground: ground.split.train.without(ground.own.ids),
+    "unseen": lambda ground: ground.split.test,
+    "classes": lambda ground: ground.split.classes,
+    "recipe": lambda ground: ground.recipe,
+    "architecture": lambda ground: ground.factory,
+}
+"""The same before training (P1): records of others, records that nobody trains on, and how the model will come to be."""
+
 INSIDE = ("recipe", "initial_weights", "architecture")
 """Knowledge of the training that no black box gives away."""
 
@@ -57,7 +67,7 @@ class ThreatModel:
     """Who attacks, to what end, when, seeing what.
 
     sees: what the model shows: labels, posteriors, or its weights. models: before unlearning, after, or both.
-    knows: further knowledge by name (`KNOWABLE`).
+    knows: further knowledge by name (`KNOWABLE` after training, `KNOWABLE_BEFORE` before it).
     """
 
     roles: tuple[str, ...]
@@ -79,14 +89,75 @@ class ThreatModel:
                 if value not in known:
                     raise ContractError(f"threat model: got code {value!r}, expected one of {', '.join(known)}")
         for value in self.knows:
-            if value not in KNOWABLE:
-                raise ContractError(f"threat model: got knowledge {value!r}, expected one of {', '.join(KNOWABLE)}")
+            if value not in {**KNOWABLE, **KNOWABLE_BEFORE}:
+                names = ", ".join({**KNOWABLE, **KNOWABLE_BEFORE})
+                raise ContractError(f"threat model: got knowledge {value!r}, expected one of {names}")
         inside = [value for value in self.knows if value in INSIDE]
         if (self.knowledge == "K1") != (self.sees == "weights"):
             got = f"{self.knowledge} ({KNOWLEDGE[self.knowledge]}) that sees {self.sees}"
             raise ContractError(f"threat model: got {got}, expected K1 for an attack on weights, and for no other")
         if self.knowledge == "K3" and inside:
             raise ContractError(f"threat model: got a black box (K3) that knows {inside[0]}, expected K2")
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the evaluator knows before anything is trained. own: the adversary's records, which will be asked to be forgotten. fit:
+    trains a model as the victim will be trained, or for a share of its epochs, on given records, with a stream of randomness of the
+    adversary's."""
+
+    split: Split
+    own: Examples
+    task: Task
+    recipe: Any = None
+    factory: Any = None
+    fit: Callable[[Examples, Rng, float], Trained] | None = None
+
+
+class TrainingView:
+    """All that an adversary is shown before training (P1): its own records, and what it declared to know."""
+
+    __slots__ = ("_fit", "_known", "own", "task", "threat")
+
+    def __init__(self, threat: ThreatModel, ground: Ground) -> None:
+        self.threat, self.task, self.own = threat, ground.task, ground.own
+        self._known = {name: KNOWABLE_BEFORE[name](ground) for name in threat.knows if name in KNOWABLE_BEFORE}
+        self._fit = ground.fit if {"recipe", "architecture"} <= set(threat.knows) else None
+
+    def know(self, name: str) -> Any:
+        """Declared knowledge; raises BeyondView for anything else."""
+        return _known(self.threat, self._known, name)
+
+    def fit(self, examples: Examples, rng: Rng, share: float = 1.0) -> nn.Module:
+        """A model of the adversary's own, trained as the victim will be, for a share of the epochs, in evaluation mode. Raises
+        BeyondView where it does not know how that is."""
+        if self._fit is None:
+            raise BeyondView("fit: got a threat model that does not declare recipe and architecture, expected both")
+        return self._fit(examples, rng, share).model.eval()
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What an adversary hands in for training: records of its own, altered, under their names.
+
+    ids: (m,). inputs: name → (m, …), in the model's range. targets: (m,). kept: what it keeps to read models by later. gradients:
+    forward-backward passes that it took, surrogates' training apart.
+    """
+
+    ids: Ids
+    inputs: Mapping[str, Tensor]
+    targets: Tensor
+    kept: Mapping[str, Tensor] = field(default_factory=dict)
+    gradients: int = 0
+
+
+def _known(threat: ThreatModel, known: Mapping[str, Any], name: str) -> Any:
+    if name not in known:
+        declared = ", ".join(threat.knows) or "nothing"
+        raise BeyondView(
+            f"knowledge {name!r}: got a threat model that declares {declared}, expected it to declare this too"
+        )
+    return known[name]
 
 
 class LabelsView:
@@ -154,7 +225,7 @@ _ACCESS = {"labels": LabelsView, "posterior": PosteriorView, "weights": WeightsV
 class View:
     """All that an attack after unlearning is shown: models at its access level, and what it declared to know.
 
-    made: what the adversary made of the original before, where it makes something ready.
+    made: what the adversary made of the original before, where it makes something ready; or what it handed in for training.
     """
 
     __slots__ = ("_known", "_models", "made", "task", "threat")
@@ -169,7 +240,7 @@ class View:
             self._models["before"] = access(case.seen_before or case.original)
         if threat.models in ("after", "both"):
             self._models["after"] = access(case.seen or case.subject)
-        self._known = {name: KNOWABLE[name](case) for name in threat.knows}
+        self._known = {name: KNOWABLE[name](case) for name in threat.knows if name in KNOWABLE}
 
     def _model(self, when: str) -> Any:
         if when not in self._models:
@@ -190,12 +261,7 @@ class View:
 
     def know(self, name: str) -> Any:
         """Declared knowledge; raises BeyondView for anything else."""
-        if name not in self._known:
-            declared = ", ".join(self.threat.knows) or "nothing"
-            raise BeyondView(
-                f"knowledge {name!r}: got a threat model that declares {declared}, expected it to declare this too"
-            )
-        return self._known[name]
+        return _known(self.threat, self._known, name)
 
     @property
     def queries(self) -> int:

@@ -42,7 +42,8 @@ class Examples:
         memory, on a device, or in an Arrow memory map; a subset never copies it.
     targets: shape (n,), int64 class labels.
     ids: shape (n,), unique. owners: shape (n,) or None. context: what records share (a tokenizer, a graph).
-    rows: shape (n,), int64, the records' places in the base.
+    rows: shape (n,), int64, the records' places in the base, or beyond it in `submitted`.
+    submitted: name → tensor, shape (m, …), float32 in the model's range: records that somebody handed in beside the base.
     """
 
     inputs: Mapping[str, Tensor]
@@ -51,6 +52,7 @@ class Examples:
     rows: Tensor
     owners: Ids | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
+    submitted: Mapping[str, Tensor] = field(default_factory=dict)
 
     @staticmethod
     def of(
@@ -96,14 +98,50 @@ class Examples:
         """All records of several parts, in order. Parts of one base go on sharing it; others are copied into one."""
         first, owners = parts[0], [part.owners for part in parts if part.owners is not None]
         shared = all(part.inputs[name] is base for part in parts for name, base in first.inputs.items())
+        handed = [part.submitted for part in parts if part.submitted]
+        shared = shared and all(one is handed[0] for one in handed)
+        seen = as_float if handed else torch.Tensor.contiguous
         return Examples(
-            first.inputs if shared else {name: torch.cat([part.raw(name) for part in parts]) for name in first.inputs},
+            first.inputs if shared else {n: torch.cat([seen(part.raw(n)) for part in parts]) for n in first.inputs},
             torch.cat([part.targets for part in parts]),
             np.concatenate([part.ids for part in parts]),
             torch.cat([part.rows for part in parts]) if shared else torch.arange(sum(map(len, parts))),
             np.concatenate(owners) if len(owners) == len(parts) else None,
             first.context,
+            handed[0] if shared and handed else {},
         )
+
+    def altered(self, ids: Ids, inputs: Mapping[str, Tensor], targets: Tensor) -> Examples:
+        """The same records, of which those with these ids have other contents, under their old names and in their old places.
+
+        inputs: name → shape (m, …), float, in the model's range; targets: shape (m,). Raises BadInput for an id that is not there,
+        or is there twice, and for contents of another shape.
+        """
+        places = {name: place for place, name in enumerate(self.ids.tolist())}
+        strange = [name for name in ids.tolist() if name not in places]
+        if strange or len(set(ids.tolist())) != len(ids):
+            got = f"{strange[0]}, which is none of them" if strange else "an id twice"
+            raise BadInput("submitted records", got=got, expected="ids of training records, each once")
+        for name, base in self.inputs.items():
+            given = tuple(inputs[name].shape) if name in inputs else None
+            if given != (len(ids), *base.shape[1:]):
+                raise BadInput(
+                    f"submitted {name}", got=f"shape {given}", expected=f"shape {(len(ids), *base.shape[1:])}"
+                )
+        if self.submitted:
+            raise BadInput("submitted records", got="some that were handed in before", expected="none yet")
+        at = torch.tensor([places[name] for name in ids.tolist()], dtype=torch.long)
+        size = len(next(iter(self.inputs.values())))
+        rows, wanted = self.rows.clone(), self.targets.clone()
+        rows[at] = size + torch.arange(len(ids))
+        wanted[at.to(wanted.device)] = targets.to(wanted)
+        given_in = {name: inputs[name].detach().float().to(base.device) for name, base in self.inputs.items()}
+        return replace(self, rows=rows, targets=wanted, submitted=given_in)
+
+    @property
+    def handed_in(self) -> Array:
+        """Which records somebody handed in, shape (n,), true or false."""
+        return (self.rows >= len(next(iter(self.inputs.values())))).numpy()
 
     def to(self, device: torch.device | str) -> Examples:
         """The same records with the base storage on this device (moved once; subsets made from it share it)."""
@@ -111,18 +149,24 @@ class Examples:
         if all(base.device == where for base in self.inputs.values()) and self.targets.device == where:
             return self
         moved = {name: base.to(where) for name, base in self.inputs.items()}
-        return replace(self, inputs=moved, targets=self.targets.to(where))
+        submitted = {name: base.to(where) for name, base in self.submitted.items()}
+        return replace(self, inputs=moved, targets=self.targets.to(where), submitted=submitted)
 
     def apart(self) -> Examples:
         """The same records in the main memory, on a base that holds no others: what to send to another process."""
         inputs = {name: self.raw(name).cpu() for name in self.inputs}
-        return replace(self, inputs=inputs, targets=self.targets.cpu(), rows=torch.arange(len(self)))
+        return replace(self, inputs=inputs, targets=self.targets.cpu(), rows=torch.arange(len(self)), submitted={})
 
     def raw(self, name: str, positions: Tensor | None = None) -> Tensor:
-        """Stored values of one input, shape (n, …), in the base's dtype."""
+        """Stored values of one input, shape (n, …), in the base's dtype; as the model takes them where some were handed in."""
         rows = self.rows if positions is None else self.rows[positions]
         base = self.inputs[name]
-        return base.index_select(0, rows.to(base.device))
+        beyond = rows >= len(base) if self.submitted else None
+        if beyond is None or not bool(beyond.any()):
+            return base.index_select(0, rows.to(base.device))
+        found = as_float(base.index_select(0, torch.where(beyond, 0, rows).to(base.device)))
+        found[beyond.to(base.device)] = self.submitted[name].index_select(0, (rows[beyond] - len(base)).to(base.device))
+        return found
 
     def batch(self, positions: Tensor | None = None) -> Batch:
         """These records as the model takes them: uint8 becomes float32 in [0, 1]."""
@@ -184,11 +228,12 @@ def moved(parts: Sequence[Examples], device: torch.device | str) -> list[Example
     seen: dict[int, Tensor] = {}
     found = []
     for part in parts:
-        for base in part.inputs.values():
+        for base in (*part.inputs.values(), *part.submitted.values()):
             if id(base) not in seen:
                 seen[id(base)] = base.to(device)
         inputs = {name: seen[id(base)] for name, base in part.inputs.items()}
-        found.append(replace(part, inputs=inputs, targets=part.targets.to(device)))
+        submitted = {name: seen[id(base)] for name, base in part.submitted.items()}
+        found.append(replace(part, inputs=inputs, targets=part.targets.to(device), submitted=submitted))
     return found
 
 

@@ -14,8 +14,8 @@ from palimpsest.attack.leakage.feature_inversion import FeatureInversion
 from palimpsest.attack.leakage.model_inversion import ModelInversion
 from palimpsest.audit.board import Board, Place
 from palimpsest.audit.examine import skip
+from palimpsest.audit.requests import chosen_requests
 from palimpsest.audit.separate import together
-from palimpsest.audit.stage import chosen_requests
 from palimpsest.catalog import name_of
 from palimpsest.data.digits import Digits
 from palimpsest.errors import BadInput

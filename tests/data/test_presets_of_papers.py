@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from palimpsest import presets
-from palimpsest.audit.stage import chosen_requests
+from palimpsest.audit.requests import chosen_requests
 from palimpsest.options import make_plan, reader
 from palimpsest.task import Classification
 

@@ -15,8 +15,9 @@ from optuna.samplers import RandomSampler
 
 from palimpsest import record as records
 from palimpsest import tuning
+from palimpsest.audit.requests import chosen_requests
 from palimpsest.audit.runnable import runnable
-from palimpsest.audit.stage import chosen_requests, homes
+from palimpsest.audit.stage import homes
 from palimpsest.audit.workshop import Made, Workshop
 from palimpsest.cli import main
 from palimpsest.data.digits import Digits

@@ -14,6 +14,7 @@ from palimpsest.audit.crew import Bench, Crew
 from palimpsest.audit.examine import examine_seat, seats
 from palimpsest.audit.imported import imported_stage
 from palimpsest.audit.plan import Plan
+from palimpsest.audit.prepared import prepared
 from palimpsest.audit.released import every_stage
 from palimpsest.audit.stage import Stage, fits, home_of, homes
 from palimpsest.audit.workshop import Workshop
@@ -49,7 +50,9 @@ def make_apart(plan: Plan, here: Bench, workers: Workers) -> None:
     if plan.imported:
         rounds = [Round(seed, "", ()) for seed in plan.seeds]
     else:
-        every = range(1 + len(plan.forget) * plan.controls)
+        if plan.poisoner is not None:
+            crew.spread(submit, rounds, "records to hand in")
+        every = range(1 + len(plan.forget) * plan.controls + (plan.poisoner is not None))
         crew.spread(fit, [(turn, place) for turn in rounds for place in every], "originals and controls")
         chains = [replace(turn, labels=(label,)) for turn in rounds for label in turn.labels]
         went_well = dict(zip(chains, crew.spread(chain, chains, "unlearning"), strict=True))
@@ -66,12 +69,19 @@ def make_apart(plan: Plan, here: Bench, workers: Workers) -> None:
     crew.spread(examine, chairs, "attacks and verifiers")
 
 
+def submit(plan: Plan, place: Bench, turn: Round) -> None:
+    """What an adversary hands in before the training of one seed and home."""
+    home = home_of(plan, turn.home)
+    prepared(plan, home.learner, home.recipe, place.split, place.shop, turn.seed)
+
+
 def fit(plan: Plan, place: Bench, piece: tuple[Round, int]) -> None:
     """Trains one original or control, by its place in `fits`."""
     turn, number = piece
     home = home_of(plan, turn.home)
-    examples, rng = fits(plan, place.split, place.shop.task, turn.seed)[number]
-    place.shop.fit(home.learner, home.recipe, plan.model, examples, rng)
+    ready = prepared(plan, home.learner, home.recipe, place.split, place.shop, turn.seed)
+    examples, rng = fits(plan, ready, place.shop.task, turn.seed)[number]
+    ready.shop.fit(home.learner, home.recipe, plan.model, examples, rng)
 
 
 def chain(plan: Plan, place: Bench, turn: Round) -> bool:

@@ -82,6 +82,7 @@ class Board:
         by_settings: Mapping[str, Any],
         learner: str,
         defence: str | None = None,
+        prepared: str | None = None,
         seconds: float,
         cost: Cost,
         key: str,
@@ -94,7 +95,7 @@ class Board:
         self.measures[place] = {measure.key: measure for measure in measures}
         self.cells.append(
             Cell(
-                **self._head(place, attack, settings, by_settings, learner, defence),
+                **self._head(place, attack, settings, by_settings, learner, defence, prepared),
                 seconds=seconds,
                 cost=vars(cost),
                 scores=key,
@@ -112,10 +113,11 @@ class Board:
         by_settings: Mapping[str, Any],
         learner: str,
         defence: str | None = None,
+        prepared: str | None = None,
         skipped: bool = False,
     ) -> None:
         """A cell that failed or was skipped: it stays in the record with its reason, and without measures."""
-        head = self._head(place, attack, settings, by_settings, learner, defence)
+        head = self._head(place, attack, settings, by_settings, learner, defence, prepared)
         self.places.append(place)
         self.cells.append(Cell(**head, status="skipped" if skipped else "failed", reason=reason))
 
@@ -137,6 +139,7 @@ class Board:
         by_settings: Mapping[str, Any],
         learner: str,
         defence: str | None,
+        prepared: str | None,
     ) -> dict[str, Any]:
         return {
             "unlearner": "" if place.target in SHARED else place.label,
@@ -147,6 +150,7 @@ class Board:
             "verifier": None if attack else place.by,
             "attack_settings": dict(by_settings),
             "defence": defence,
+            "prepared": prepared,
             "seed": place.seed,
             "target": place.target,
             "replica": place.replica,

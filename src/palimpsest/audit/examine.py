@@ -50,6 +50,8 @@ def seats(plan: Plan, stage: Stage) -> Iterator[Seat]:
     yield seat("original", stage.served or stage.original, stage.controls)
     for replica, control in enumerate(stage.controls):
         yield seat("retrained", control, tuple(c for c in stage.controls if c is not control), replica=replica)
+    if stage.clean is not None and stage.home.release is None:
+        yield seat("clean", stage.clean, ())
     if stage.untrained is not None:
         yield seat("untrained", stage.untrained, ())
     if compared and stage.home.release is None:
@@ -140,6 +142,7 @@ def skip(plan: Plan, seed: int, board: Board) -> None:
             settings=settings_of(every[label]),
             by_settings=settings_of(by),
             learner=every[label].needs or name_of(plan.learner),
+            prepared=None if plan.poisoner is None else name_of(plan.poisoner),
             skipped=True,
         )
 
@@ -150,7 +153,7 @@ def examine(plan: Plan, stage: Stage, shop: Workshop, board: Board) -> None:
         if isinstance(made, Exception):
             for by in examiners(plan):
                 place = Place(name_of(by), "unlearned", stage.seed, label, stage.index)
-                board.fail(place, f"unlearning failed: {made}", **_head(stage, by, label))
+                board.fail(place, f"unlearning failed: {made}", **_head(plan, stage, by, label))
     for seat in seats(plan, stage):
         examine_seat(plan, stage, seat, shop, board)
 
@@ -178,6 +181,8 @@ def _applies(by: Attack | Verifier, seat: Seat) -> bool:
     if compares or seat.target == "known-leak":
         other = seat.target not in COMPARED or seat.about.get("placebo") == half.__name__
         return compares and not other
+    if seat.target == "clean":
+        return by.prepares if isinstance(by, Attack) else not by.needs_control
     if seat.target == "bias-matched":
         return by.bias_matched
     if seat.target == "untrained":
@@ -202,7 +207,7 @@ def _tells(by: Attack | Verifier, plan: Plan) -> bool:
 
 def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Workshop, board: Board) -> None:
     place = Place(name_of(by), seat.target, stage.seed, seat.label, stage.index, seat.replica)
-    head = _head(stage, by, seat.label)
+    head = _head(plan, stage, by, seat.label)
     if isinstance(by, Verifier) and by.needs_control and not seat.about["controls"]:
         board.fail(place, "no other retrained control to compare with", **head, skipped=True)
         return
@@ -259,11 +264,12 @@ def _picture(place: Place, scores: Scores, attacked: Array) -> Picture:
     return Picture(place, scores.ids[:n], attacked, scores.axes["epsilon"][widest], before, after)
 
 
-def _head(stage: Stage, by: Attack | Verifier, label: str) -> dict[str, Any]:
+def _head(plan: Plan, stage: Stage, by: Attack | Verifier, label: str) -> dict[str, Any]:
     return {
         "attack": isinstance(by, Attack),
         "settings": stage.settings.get(label, {}),
         "by_settings": settings_of(by),
         "learner": stage.home.told,
+        "prepared": None if plan.poisoner is None else name_of(plan.poisoner),
         "defence": stage.defence(label),
     }

@@ -17,7 +17,7 @@ from palimpsest.measures.intervals import LEVEL, average, difference
 from palimpsest.record import SHARED, Comparison, MeasureRow, VerdictRow
 from palimpsest.types import Measure
 
-CONTROLS = ("retrained", "untrained", "bias-matched", "placebo", "original", "known-leak")
+CONTROLS = ("retrained", "clean", "untrained", "bias-matched", "placebo", "original", "known-leak")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from palimpsest.attack.base import Attack
 from palimpsest.audit.policy import Policy
 from palimpsest.audit.yardstick import Yardstick, yardstick
+from palimpsest.catalog import name_of
 from palimpsest.data.base import Dataset
 from palimpsest.defend.base import Defence, Guard, ModelRelease
 from palimpsest.errors import BadInput
@@ -82,6 +83,11 @@ class Plan:
     tuned: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def poisoner(self) -> Attack | None:
+        """The attack that hands in records before training."""
+        return next((attack for attack in self.attacks if attack.prepares), None)
+
+    @property
     def yardstick(self) -> Yardstick:
         return yardstick(self.model.solves)
 
@@ -104,5 +110,15 @@ class Plan:
             raise BadInput("--attack", got="no attack and no verifier", expected="at least one")
         if self.imported is None and not self.unlearners:
             raise BadInput("--unlearn", got="nothing", expected="at least one unlearning method")
+        preparing = [name_of(attack) for attack in self.attacks if attack.prepares]
+        if len(preparing) > 1:
+            got, do = ", ".join(preparing), "audit each on its own"
+            raise BadInput("--attack", got=got, expected="one at most that hands in records for training", do=do)
+        if preparing and self.imported:
+            got = f"{preparing[0]}, which hands in records for training, and weights that are trained already"
+            raise BadInput("--attack", got=got, expected="a model to train; leave out --original")
+        if preparing and self.separate:
+            got = f"--separate and {preparing[0]}, whose records are all in one training"
+            raise BadInput("--attack", got=got, expected="requests that come one after the other")
         if self.imported and len(self.forget) > 1:
             raise BadInput("--forget", got=f"{len(self.forget)} requests", expected="one for imported weights")

@@ -27,7 +27,7 @@ def every_stage(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int)
 
 def _behind(release: ModelRelease, stage: Stage, shop: Workshop, weights: bool) -> Iterator[Stage]:
     """Two stages: the attacker knows the release, as nothing else counts as safe; and where attacks read weights, does not."""
-    name = name_of(release)
+    name, shop = name_of(release), replace(shop, fingerprint=stage.split.fingerprint)
     stream = Rng(stage.seed).child("release", name, stage.turn)
     retain = shop.task.remove(stage.split.train, stage.forgotten)
 

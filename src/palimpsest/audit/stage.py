@@ -14,17 +14,18 @@ import numpy as np
 from torch import Tensor, nn
 
 from palimpsest.audit.plan import Plan
+from palimpsest.audit.prepared import Prepared, prepared
 from palimpsest.audit.workshop import Made, Workshop
 from palimpsest.case import Case, classes_gone
 from palimpsest.catalog import identity, name_of, settings_of
 from palimpsest.defend.base import Guarded, ModelRelease, OutputRelease
 from palimpsest.errors import BadInput, PalimpsestError, StoreError
-from palimpsest.forget.selection import select
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.recipe import Recipe
 from palimpsest.rng import Rng
 from palimpsest.store import digest
 from palimpsest.task import Task
+from palimpsest.threat import Submission
 from palimpsest.types import Examples, ForgetRequest, Split
 from palimpsest.unlearn.base import Unlearner
 
@@ -60,6 +61,7 @@ class Stage:
     turn: which of the plan's requests the last of them is. index: under which request its cells stand: where requests are
     separate, all stand under the first.
     untrained: the model that the original's training began with, where an attack is to be read beside it.
+    clean: the original as it is without what an adversary handed in before training, which is the submission.
     served: what takes the original's seat where a release stands before it. behind: key of a released model → the model that an
     attacker takes it for who does not know of the release.
     """
@@ -74,6 +76,8 @@ class Stage:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     served: Made | None = None
     untrained: Made | None = None
+    clean: Made | None = None
+    submission: Submission | None = None
     behind: Mapping[str, Made] = field(default_factory=dict)
     turn: int = 0
     index: int = 0
@@ -93,6 +97,7 @@ class Stage:
             self.seed,
             answers=self.answers,
             seen=seen.trained if seen else None,
+            submission=self.submission,
             seen_before=self.served.trained if self.served and isinstance(self.home.release, OutputRelease) else None,
         )
 
@@ -173,28 +178,15 @@ def _home(plan: Plan, unlearner: Unlearner) -> Home:
     return Home(name, learner, replace(plan.recipe, **other))
 
 
-def chosen_requests(plan: Plan, split: Split, task: Task, seed: int) -> list[ForgetRequest]:
-    """What each request of one seed names, in order. Raises BadInput for one that cannot be granted.
-
-    Separate requests may name the same records, unless they are drawn at random."""
-    remaining, requests = split.train, []
-    for index, selection in enumerate(plan.forget):
-        among = split.train if plan.separate and not selection.startswith("random") else remaining
-        whole = split.train if plan.separate else None
-        request = select(selection, among, split.classes, rng=Rng(seed).child("request", index), whole=whole)
-        requests.append(request)
-        remaining = task.remove(remaining, request.ids.tolist())
-    return requests
-
-
-def fits(plan: Plan, split: Split, task: Task, seed: int) -> list[tuple[Examples, Rng]]:
-    """What is trained on what, with which stream: the original, then the retrained controls of each request in order."""
-    rng, remaining = Rng(seed), split.train
+def fits(plan: Plan, ready: Prepared, task: Task, seed: int) -> list[tuple[Examples, Rng]]:
+    """What is trained on what, with which stream: the original, then the retrained controls of each request in order; where
+    something was handed in, last the model that never saw it."""
+    rng, remaining = Rng(seed), ready.split.train
     found = [(remaining, rng.child("original"))]
-    for index, request in enumerate(chosen_requests(plan, split, task, seed)):
-        remaining = task.remove(split.train if plan.separate else remaining, request.ids.tolist())
+    for index, request in enumerate(ready.requests):
+        remaining = task.remove(ready.split.train if plan.separate else remaining, request.ids.tolist())
         found += [(remaining, rng.child("control", index, replica)) for replica in range(plan.controls)]
-    return found
+    return found if ready.submission is None else [*found, (ready.before.train, rng.child("original"))]
 
 
 def untrained(plan: Plan, shop: Workshop, seed: int) -> Made | None:
@@ -214,14 +206,15 @@ def untrained(plan: Plan, shop: Workshop, seed: int) -> Made | None:
 def stages(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> Iterator[Stage]:
     """One stage per request, in order: each method of the home unlearns from where its last request left it, or from the original
     where requests are separate."""
-    trained = (
-        shop.fit(home.learner, home.recipe, plan.model, examples, rng)
-        for examples, rng in fits(plan, split, shop.task, seed)
-    )
+    ready = prepared(plan, home.learner, home.recipe, split, shop, seed)
+    split, shop = ready.split, ready.shop
+    every = fits(plan, ready, shop.task, seed)
+    trained = (shop.fit(home.learner, home.recipe, plan.model, examples, rng) for examples, rng in every)
     original, rng, remaining = next(trained), Rng(seed), split.train
+    clean = None if ready.submission is None else shop.fit(home.learner, home.recipe, plan.model, *every[-1])
     current: dict[str, Made | Exception] = dict.fromkeys(home.methods, original)
     requests: list[ForgetRequest] = []
-    for index, request in enumerate(chosen_requests(plan, split, shop.task, seed)):
+    for index, request in enumerate(ready.requests):
         if plan.separate:
             current, remaining, requests = dict.fromkeys(home.methods, original), split.train, []
         requests.append(request)
@@ -248,6 +241,8 @@ def stages(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> I
             home,
             {label: settings_of(unlearner) for label, unlearner in home.methods.items()},
             untrained=untrained(plan, shop, seed),
+            clean=clean,
+            submission=ready.submission,
             turn=index,
             index=0 if plan.separate else index,
         )

@@ -28,6 +28,7 @@ from palimpsest.models.files import not_finite
 from palimpsest.rng import Rng
 from palimpsest.store import Artifact, Store, digest, environment
 from palimpsest.task import Classification, Task
+from palimpsest.threat import Submission
 from palimpsest.types import Cost, Examples, Ids, Scores, Split
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.verify.base import Verifier
@@ -86,6 +87,7 @@ class Workshop:
 
     public: records that models are pre-trained on, by learners that ask for it.
     closed: raise NotMade instead of making anything.
+    unaltered: the data's fingerprint before anything was handed in, which models are known by that never saw what was.
     """
 
     store: Store
@@ -95,13 +97,17 @@ class Workshop:
     validation: Examples | None = None
     public: Examples | None = None
     closed: bool = False
+    unaltered: str = ""
     guesses: dict[str, Guess] = field(default_factory=dict, repr=False, compare=False)
+    handed_in: dict[str, Submission] = field(default_factory=dict, repr=False, compare=False)
     made: dict[str, int] = field(default_factory=lambda: {"models": 0, "scores": 0, "redacted": 0})
 
     def fit(self, learner: Learner, recipe: Recipe, factory: Model, examples: Examples, rng: Rng) -> Made:
         """A model trained on these records; a killed run goes on from its last checkpoint."""
         spec = self._spec(rng, learner=identity(learner), recipe=identity(recipe), model=identity(factory))
         spec["ids"] = digest(sorted(examples.ids.tolist()))
+        if self.unaltered and not examples.handed_in.any():
+            spec["data"] = self.unaltered
         base = self._pretrained(learner, factory, rng)
         if base is not None:
             spec["base"] = base.key
@@ -168,6 +174,37 @@ class Workshop:
             return replace(before.trained, model=model, ids=ids, kept=kept, budget=budget, cost=_cost(artifact))
 
         return Made(artifact.key, load, ids, holds, _cost(artifact))
+
+    def submission(
+        self, attack: Attack, own: Examples, told: Mapping[str, Any], make: Callable[[], Submission]
+    ) -> tuple[str, Submission]:
+        """What an adversary hands in, with its key: from the store or, where contents are redacted, from this process alone."""
+        spec = {
+            "submission": identity(attack),
+            "own": digest(sorted(own.ids.tolist())),
+            **told,
+            "task": self.task.identity(),
+            "data": self.fingerprint,
+            "environment": environment(self.device),
+        }
+        key = digest(spec)
+        if key in self.handed_in:
+            return key, self.handed_in[key]
+        found = self.store.get("submission", spec)
+        if found is None:
+            self._open()
+            made = make()
+            tensors = {f"inputs/{name}": value for name, value in made.inputs.items()}
+            tensors |= {f"kept/{name}": value for name, value in made.kept.items()} | {"targets": made.targets}
+            info = {"ids": made.ids.tolist(), "gradients": made.gradients}
+            if not self.store.redact:
+                self.store.put("submission", spec, tensors, info, own.ids.tolist())
+        else:
+            inputs, kept = _named(found.tensors, "inputs/"), _named(found.tensors, "kept/")
+            ids = np.asarray(found.info["ids"], dtype=np.str_)
+            made = Submission(ids, inputs, found.tensors["targets"], kept, found.info["gradients"])
+        self.handed_in[key] = made
+        return key, made
 
     def release(self, release: ModelRelease, before: Made, retain: Examples, rng: Rng) -> Made:
         """The model as it is served through `release`; what models of a situation share of it is made once, from the retain set."""

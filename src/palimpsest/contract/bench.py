@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from palimpsest.attack.base import Attack
 from palimpsest.audit.controls import known_leak
 from palimpsest.case import Case
 from palimpsest.catalog import make
@@ -28,6 +29,7 @@ from palimpsest.models.masked_autoencoder import MaskedAutoencoder
 from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
 from palimpsest.task import Classification, Task
+from palimpsest.threat import Ground, TrainingView
 from palimpsest.types import Examples, ForgetRequest, Split
 
 
@@ -51,6 +53,7 @@ class Bench:
     learner: Learner = field(default_factory=Plain)
     model: Model | None = None
     extractors: dict[tuple[Extractor, str], nn.Module] = field(default_factory=dict)
+    poisonings: dict[str, Case] = field(default_factory=dict)
 
     def extract(self, wanted: Extractor, split: Split) -> nn.Module:
         """The classifier by whose features images are compared, trained once, and briefly."""
@@ -108,6 +111,36 @@ class Bench:
             subject, control = (self.fit(retain, selection, replica) for replica in range(2))
             made.append(self._case(self.split, request, self.original, subject, control))
         return (*made, self.learnt_by_heart)
+
+    def poisoned(self, attack: Attack) -> Case:
+        """Records handed in by an attack, and trained on; the subject is a model retrained without them."""
+        key = repr(attack)
+        if key not in self.poisonings:
+            case = self._honest(attack.owns)
+            submission = attack.prepare(self.view(attack), rng=Rng(0).child("prepare"))
+            train = self.split.train.altered(submission.ids, submission.inputs, submission.targets)
+            split, original = replace(self.split, train=train), self.fit(train, "original")
+            self.poisonings[key] = replace(case, split=split, original=original, submission=submission)
+        return self.poisonings[key]
+
+    def view(self, attack: Attack) -> TrainingView:
+        """What an adversary is shown who owns the records of `poisoned`."""
+        own = self.split.train.only(self._honest(attack.owns).forgotten)
+
+        def train(examples: Examples, rng: Rng, share: float) -> Trained:
+            recipe = replace(self.recipe, epochs=max(1, round(share * self.recipe.epochs)))
+            return self.learner.fit(self.task, examples, recipe, self.builder, rng=rng)
+
+        return TrainingView(attack.threat, Ground(self.split, own, self.task, self.recipe, self.builder, train))
+
+    def _honest(self, selection: str) -> Case:
+        """The same without anything handed in: two models trained without the records."""
+        if selection not in self.poisonings:
+            request = select(selection, self.split.train, self.split.classes, rng=Rng(0))
+            retain = self.split.train.without(request.ids.tolist())
+            subject, control = (self.fit(retain, "honest", replica) for replica in range(2))
+            self.poisonings[selection] = self._case(self.split, request, self.original, subject, control)
+        return self.poisonings[selection]
 
     @cached_property
     def deletions(self) -> tuple[Case, ...]:

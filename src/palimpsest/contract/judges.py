@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import nn
 
 from palimpsest.attack.base import Attack, Guess
@@ -26,9 +27,28 @@ SHARES = ("accuracy", "rate", "auc", "fpr", "quality", "resemblance")
 
 
 def _declared(attack: Attack, bench: Bench) -> None:
-    demand("P3" in attack.threat.phases, f"phases {attack.threat.phases}", "P3, since it observes")
+    demand(
+        {"P1", "P3"} & set(attack.threat.phases) != set(), f"phases {attack.threat.phases}", "P1 or P3, where it acts"
+    )
     demand(bool(attack.primary), "no `primary`", "the name of the measure that verdicts go by")
     demand(bool(attack.about), "no `about`", "one line on what it does")
+
+
+def _hands_in(attack: Attack, bench: Bench) -> None:
+    """Records of its own alone, each once, finite, in range, of classes that there are; the same again from the same stream."""
+    view, one = bench.view(attack), bench.poisoned(attack).submission
+    again = attack.prepare(view, rng=Rng(0).child("prepare"))
+    demand(torch.equal(one.targets.cpu(), again.targets.cpu()), "other classes from the same stream", "the same")
+    mine = set(view.own.ids.tolist())
+    demand(len(one.ids) > 0 and set(one.ids.tolist()) <= mine, "records of others, or none", "some of its own")
+    low, high = (edge.float() for edge in bench.task.domain)
+    for name, values in one.inputs.items():
+        demand(torch.equal(values, again.inputs[name]), "other records from the same stream", "the same")
+        inside = bool(((values >= low - 1e-5) & (values <= high + 1e-5)).all())
+        demand(inside or name != bench.task.attacked_input, "values beyond the range, or not finite", "ones in range")
+    changed = any(not torch.equal(one.inputs[n], values) for n, values in view.own.batch().inputs.items())
+    changed |= not torch.equal(one.targets, view.own.targets)
+    demand(changed, "the records as they were", "altered ones")
 
 
 def _counts_queries(attack: Attack, bench: Bench) -> None:
@@ -39,7 +59,7 @@ def _counts_queries(attack: Attack, bench: Bench) -> None:
         demand(
             made.queries == early.queries, f"{made.queries} queries of {early.queries} made ready", "the view's count"
         )
-    view = View(attack.threat, case, made)
+    view = View(attack.threat, case, case.submission if attack.prepares else made)
     told = attack.observe(view, rng=Rng(0)).queries
     demand(told == view.queries, f"{told} queries of {view.queries}", "the view's own count: queries=view.queries")
     if attack.threat.sees != "weights":
@@ -90,7 +110,7 @@ def _tells(attack: Attack, bench: Bench) -> None:
     """In one case at least it finds more in the original than in either retrained model, beyond the spread of the records
     and by more than the two differ between themselves. Where all is learnt by heart, there is enough to be found."""
     told, beyond = [], False
-    for case in bench.cases:
+    for case in [bench.poisoned(attack)] if attack.prepares else bench.cases:
         positive, one, two = (_found(attack, case, model) for model in (case.original, case.subject, case.controls[0]))
         for high, *lows in zip(positive, one, two, strict=True):
             gaps = [difference(attack.primary, [high], [low]) for low in lows]
@@ -102,9 +122,9 @@ def _tells(attack: Attack, bench: Bench) -> None:
 
 
 def _nothing_where_nothing_is(attack: Attack, bench: Bench) -> None:
-    """Of labels that are random a retrained model can know nothing: two of them do not differ, and an area under the curve
-    is at chance."""
-    case = bench.learnt_by_heart
+    """Of labels that are random, or of what was handed in, a retrained model can know nothing: two of them do not differ, and an
+    area under the curve is at chance."""
+    case = bench.poisoned(attack) if attack.prepares else bench.learnt_by_heart
     found = [_found(attack, case, model) for model in (case.subject, *case.controls)]
     for one, two in zip(*found, strict=True):
         gap = difference(attack.primary, [one], [two])
@@ -181,7 +201,10 @@ def _guess(attack: Attack, case: Case) -> Guess:
 
 
 def _situation(by: Attack | Verifier, bench: Bench) -> Case:
-    """What a member is tried on: two models that differ by one record for an attack that compares, else a class forgotten."""
+    """What a member is tried on: two models that differ by one record for an attack that compares, a training that it handed
+    records in for, else a class forgotten."""
+    if isinstance(by, Attack) and by.prepares:
+        return bench.poisoned(by)
     return _deletions(by, bench)[0] if isinstance(by, Attack) and by.compares else bench.cases[0]
 
 
@@ -210,6 +233,7 @@ JUDGES: Mapping[str, Mapping[str, Check]] = {
     "attacks": {
         "declares its threat model": _declared,
         "leaves models as they are": _leaves_models,
+        "hands in records of its own": _hands_in,
         "counts its queries": _counts_queries,
         "scores known records": _units,
         "same stream, same scores": _scores_again,
@@ -232,8 +256,11 @@ JUDGES: Mapping[str, Mapping[str, Check]] = {
 }
 
 COMPARES, ALONE = "it compares two models", "it reads one model"
+ABSENT, SILENT = "it hands in nothing", "it observes nothing"
 OTHERS = "a plain step on the deleted records is not what it reads"
 LIMITS: Mapping[str, Applies] = {
+    "hands in records of its own": lambda attack: ABSENT * (not attack.prepares),
+    "counts its queries": lambda attack: SILENT * ("P3" not in attack.threat.phases),
     "finds more in the original than in a retrained model": lambda attack: COMPARES * attack.compares,
     "finds nothing where there is nothing": lambda attack: COMPARES * attack.compares,
     "reads a known leak": lambda attack: OTHERS if not attack.reads_steps else "" if attack.compares else ALONE,

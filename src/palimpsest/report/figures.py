@@ -21,6 +21,7 @@ LOOKS: Mapping[str, tuple[str, Any, str]] = {
     "unlearned": ("#d55e00", "-", "o"),
     "retrained": ("#0072b2", "--", "s"),
     "bias-matched": ("#007a5a", "-.", "^"),
+    "clean": ("#56606e", (0, (8, 2)), "X"),
     "untrained": ("#8a6d00", (0, (3, 1, 1, 1)), "P"),
     "placebo": ("#a8447e", (0, (1, 1)), "v"),
     "original": ("#555555", (0, (5, 2, 1, 2, 1, 2)), "D"),

@@ -136,7 +136,7 @@ def residual(numbers: Numbers, attack: str, request: int, image: bool) -> Table 
     return Table(("Model", *names), tuple(rows), f"{attack}: residual knowledge", note)
 
 
-NEGATIVE = ("retrained", "untrained", "bias-matched", "placebo")
+NEGATIVE = ("retrained", "clean", "untrained", "bias-matched", "placebo")
 """Controls that an attack must find nothing in."""
 
 

@@ -27,6 +27,7 @@ CONTROLS: Mapping[str, str] = {
     "unlearned": "the model after unlearning",
     "original": "the model before unlearning; shows what is found when nothing was forgotten",
     "retrained": "models trained anew without the forgotten records; show what is found when there is nothing to find",
+    "clean": "the model as it would be had nothing been handed in for training; shows what is found when nobody poisons",
     "untrained": "a model with fresh weights; shows what an attack brings forth from any model",
     "bias-matched": "a retrained model whose output bias for the forgotten class is shifted until it is as ready to name the class "
     "as the unlearned model; shows what an attack brings back without any memory",

@@ -8,7 +8,8 @@ import numpy as np
 
 from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import Home, Stage, chosen_requests
+from palimpsest.audit.requests import chosen_requests
+from palimpsest.audit.stage import Home, Stage
 from palimpsest.audit.workshop import Made, Workshop
 from palimpsest.catalog import name_of
 from palimpsest.errors import BadInput

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from palimpsest.attack._gradients import along, directed, length, scaled
 from palimpsest.errors import BadInput
 from palimpsest.progress import track
 from palimpsest.rng import Rng
@@ -90,9 +91,12 @@ def match(
     if emphasis is not None:
         wanted = [part * factor for part, factor in zip(wanted, emphasis, strict=True)]
     for direction in without:
-        along = sum(float((w.double() * d).sum()) for w, d in zip(wanted, direction, strict=True))
-        wanted = [w - along * d for w, d in zip(wanted, direction, strict=True)]
-    wanted = _directed(wanted)
+        part = sum(float((w.double() * d).sum()) for w, d in zip(wanted, direction, strict=True))
+        wanted = [w - part * d for w, d in zip(wanted, direction, strict=True)]
+    unit = directed(wanted)
+    if unit is None:
+        raise BadInput("gradient to match", got="zero everywhere", expected="a direction")
+    wanted = unit
     device = wanted[0].device
     shape = (-1, *([1] * (len(task.shape) - 1)))
     mean, std = (torch.tensor(values, device=device).view(shape) for values in (task.mean, task.std))
@@ -169,14 +173,14 @@ class _Objective:
             found = gradients(points, F.softmax(labels, 2) if self.free_targets else labels)
             if self.emphasis is not None:
                 found = [g * factor for g, factor in zip(found, self.emphasis, strict=True)]
-            found = _scaled(found)
-            length = whole = _length(found)
+            found = scaled(found)
+            size = whole = length(found)
             for direction in self.without:
-                along = _along(found, direction)
-                found = [g - along.view(-1, *([1] * d.dim())) * d for g, d in zip(found, direction, strict=True)]
-                length = _length(found)
+                part = along(found, direction)
+                found = [g - part.view(-1, *([1] * d.dim())) * d for g, d in zip(found, direction, strict=True)]
+                size = length(found)
             # what little is left of a gradient that lies in what is left out is rounding, and must not win
-            loss = 1 - _along(found, self.wanted) / torch.maximum(length, LEAST * whole.detach()).clamp_min(1e-30)
+            loss = 1 - along(found, self.wanted) / torch.maximum(size, LEAST * whole.detach()).clamp_min(1e-30)
             if self.image and self.how.total_variation:
                 loss = loss + self.how.total_variation * total_variation(points * self.std)
             if self.norms and self.how.norm_prior:
@@ -202,23 +206,6 @@ class _Objective:
             for hook in hooks:
                 hook.remove()
         return torch.stack(seen).sum(0)
-
-
-def _along(gradients: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
-    """Inner products of r gradients with one direction, (r,)."""
-    return torch.stack([(g * d).flatten(1).sum(1) for g, d in zip(gradients, direction, strict=True)]).sum(0)
-
-
-def _scaled(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """r gradients with 1 for their largest entry, so that squares of small ones are not lost; as they are where all is zero."""
-    most = torch.stack([g.detach().flatten(1).abs().amax(1) for g in gradients]).amax(0)
-    factor = torch.where(most > 0, most, torch.ones_like(most))
-    return [g / factor.view(-1, *([1] * (g.dim() - 1))) for g in gradients]
-
-
-def _length(gradients: Sequence[Tensor]) -> Tensor:
-    """Lengths of r gradients, (r,); above zero, so that it has a slope everywhere."""
-    return (torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0) + 1e-30).sqrt()
 
 
 class _Adam:
@@ -255,14 +242,6 @@ def _chosen(objective: _Objective, points: Tensor, labels: Tensor, batching: str
             if way is objective.looped:
                 raise
     return min(took, key=lambda way: took[way])
-
-
-def _directed(wanted: Sequence[Tensor]) -> list[Tensor]:
-    """The same direction, of length 1; lengths are taken in float64."""
-    length = torch.stack([part.double().square().sum() for part in wanted]).sum().sqrt()
-    if not bool(length > 0):
-        raise BadInput("gradient to match", got="zero everywhere", expected="a direction")
-    return [(part.double() / length).float() for part in wanted]
 
 
 def _noise(rng: Rng, records: int, shape: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,1 @@
+"""Attacks that hand in records before training, to see whether unlearning them takes their influence away."""

@@ -1,0 +1,106 @@
+"""Gaussian poisons: noise that a model carries in its gradients, and whose absence has an exact distribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.stats import norm
+from torch import Tensor
+
+from palimpsest.attack.base import Guess
+from palimpsest.attack.poisoning.base import CONTRIBUTOR, Poison
+from palimpsest.case import Case
+from palimpsest.catalog import setting
+from palimpsest.measures.intervals import mean, share, statistic
+from palimpsest.rng import Rng
+from palimpsest.threat import Submission, TrainingView, View
+from palimpsest.types import Array, Batch, Measure, Scores
+
+AUDITOR = replace(
+    CONTRIBUTOR, roles=("R1", "auditor"), goals=("G4",), knowledge="K1", phases=("P1", "P3"), sees="weights"
+)
+"""A contributor who kept its noise, and looks for it in the weights."""
+ONE_PERCENT = float(norm.ppf(0.01))
+AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Gaussian(Poison):
+    """The poisoning paper's Gaussian data poisoning (section 3; details as of a public account of its full version).
+
+    To each of its own records the contributor adds ξ ~ N(0, ε_p²I), which it keeps; values beyond the range are cut off in what it
+    hands in, not in ξ. Of a model it takes the gradient g of the loss in the input, at the record without noise and its label, and
+    the product ⟨ξ/ε_p, g/‖g‖⟩. For a model that never saw ξ this is N(0, 1) exactly, whatever the model: ξ is independent of it. A
+    model that was trained on x + ξ has learnt that the loss falls along ξ, and the products are negative.
+
+    Scores are the products. Measures: `shift`, their mean, negative where the noise is remembered; `z`, the shift times √n, which
+    is N(0, 1) for a model without it: below −2.33 once in a hundred; `tpr_at_1pct_fpr`, the share of records below that quantile
+    on their own; `auc`, how often a product is below one of fresh noise, 0.5 where nothing is carried. That nothing is carried of
+    the noise does not prove that nothing is of the records. A record whose gradient is zero has product 0.
+    """
+
+    threat = AUDITOR
+    paper = "poisoning paper, section 3; Pawelczyk et al. 2024"
+    about = "adds noise to the records before training, and looks for it in the gradients afterwards"
+    primary = "gaussian.auc"
+
+    deviation: float = setting(
+        0.57,
+        "standard deviation of the noise, in standard deviations of the input (ε_p)",
+        source="public account of the full paper: ε_p² = 0.32",
+        above=0,
+    )
+
+    def prepare(self, view: TrainingView, *, rng: Rng) -> Submission:
+        name, batch = view.task.attacked_input, view.own.batch()
+        clean = batch.inputs[name].float().cpu()
+        noise = torch.randn(clean.shape, generator=rng.child("noise").torch())
+        low, high = (edge.float().cpu() for edge in view.task.domain)
+        handed_in = torch.clamp(clean + noise * self._unit(view.task.std, clean), low, high)
+        others = {key: value.float().cpu() for key, value in batch.inputs.items()}
+        kept = {"noise": noise, "clean": clean, "targets": batch.targets.cpu()}
+        return Submission(view.own.ids, {**others, name: handed_in}, batch.targets.cpu(), kept)
+
+    def _unit(self, std: tuple[float, ...], like: Tensor) -> Tensor:
+        """ε_p in units of the input, broadcast over records."""
+        return self.deviation * torch.tensor(std).view(1, -1, *([1] * (like.dim() - 2)))
+
+    def observe(self, view: View, *, rng: Rng) -> Guess:
+        """products: (n,), of all own records in the order in which they were handed in."""
+        model, kept, name = view.after.weights(), view.made.kept, view.task.attacked_input
+        device = next(model.parameters()).device
+        found = []
+        for start in range(0, len(kept["clean"]), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            points = kept["clean"][part].to(device).requires_grad_()
+            batch = Batch({name: points}, kept["targets"][part].to(device))
+            with torch.enable_grad():
+                (slope,) = torch.autograd.grad(view.task.loss(model, batch, reduction="sum"), points)
+            # in the units of the noise, so that the product with independent noise is standard normal
+            slope = (slope.double() * self._unit(view.task.std, points).to(slope.device)).flatten(1)
+            length = slope.norm(dim=1)
+            product = (kept["noise"][part].to(slope).flatten(1) * slope).sum(1)
+            found.append(torch.where(length > 0, product / length.clamp_min(1e-300), 0.0).cpu())
+        products = torch.cat(found)
+        return Guess({"products": products}, gradients=len(products))
+
+    def score(self, guess: Guess, case: Case) -> Scores:
+        ids = self.submitted(case).ids
+        asked = np.isin(ids, sorted(case.forgotten))
+        return Scores("record", ids[asked], {"product": guess.tensors["products"].double().cpu().numpy()[asked]})
+
+    def measure(self, scores: Scores) -> tuple[Measure, ...]:
+        product = scores["product"]
+
+        def together(drawn: Array) -> Array:
+            found: Array = np.asarray(drawn.mean(-1) * np.sqrt(drawn.shape[-1]))
+            return found
+
+        return (
+            mean("gaussian.shift", product),
+            statistic("gaussian.z", together, product, together=True),
+            share("gaussian.tpr_at_1pct_fpr", product < ONE_PERCENT),
+            mean("gaussian.auc", norm.sf(product)),
+        )

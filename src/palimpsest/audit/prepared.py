@@ -1,0 +1,74 @@
+"""Before training: what an adversary hands in, in its own records' place; every seed has its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from palimpsest.attack.base import Attack
+from palimpsest.audit.plan import Plan
+from palimpsest.audit.requests import chosen_requests
+from palimpsest.audit.workshop import Workshop
+from palimpsest.catalog import identity, name_of
+from palimpsest.errors import ContractError
+from palimpsest.learn.base import Learner, Trained
+from palimpsest.learn.recipe import Recipe
+from palimpsest.rng import Rng
+from palimpsest.store import digest
+from palimpsest.threat import Ground, Submission, TrainingView
+from palimpsest.types import Examples, ForgetRequest, Split
+
+EDGE = 1e-6
+"""By how much submitted values may miss the domain, of its width: rounding."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of one seed as they are trained on. requests: what will be asked to be forgotten, in order, chosen before anything
+    was handed in. submission: what was; None: nothing. before: the data before it."""
+
+    split: Split
+    shop: Workshop
+    requests: list[ForgetRequest]
+    before: Split
+    submission: Submission | None = None
+
+
+def prepared(plan: Plan, learner: Learner, recipe: Recipe, split: Split, shop: Workshop, seed: int) -> Prepared:
+    """Asks the plan's poisoner, where it has one, for its records. Raises ContractError for ones that nobody could hand in."""
+    requests, attack = chosen_requests(plan, split, shop.task, seed), plan.poisoner
+    if attack is None:
+        return Prepared(split, shop, requests, split)
+    own = split.train.only([str(name) for request in requests for name in request.ids])
+
+    def fit(examples: Examples, rng: Rng, share: float) -> Trained:
+        brief = replace(recipe, epochs=max(1, round(share * recipe.epochs)))
+        return shop.fit(learner, brief, plan.model, examples, rng).trained
+
+    def make() -> Submission:
+        ground = Ground(split, own, shop.task, recipe, plan.model, fit)
+        found = attack.prepare(TrainingView(attack.threat, ground), rng=Rng(seed).child("prepare", name_of(attack)))
+        _check(attack, found, own, split)
+        return found
+
+    told = {"learner": identity(learner), "recipe": identity(recipe), "model": identity(plan.model), "seed": seed}
+    key, submission = shop.submission(attack, own, told, make)
+    train = split.train.altered(submission.ids, submission.inputs, submission.targets)
+    after = replace(split, train=train, fingerprint=digest([split.fingerprint, key]))
+    return Prepared(
+        after, replace(shop, fingerprint=after.fingerprint, unaltered=shop.fingerprint), requests, split, submission
+    )
+
+
+def _check(attack: Attack, found: Submission, own: Examples, split: Split) -> None:
+    """Its own records alone, of the records' shape and range, with classes that there are."""
+    name = name_of(attack)
+    if not len(found.ids) or not set(found.ids.tolist()) <= set(own.ids.tolist()):
+        raise ContractError(f"{name}: got records that are not its own, or none, expected some of its {len(own)}")
+    for values in found.inputs.values():
+        low, high = (edge.to(values.device) for edge in split.domain)
+        slack = EDGE * (high - low)
+        if not bool(((values >= low - slack) & (values <= high + slack)).all()):
+            got = f"values from {float(values.min()):.4g} to {float(values.max()):.4g}"
+            raise ContractError(f"{name}: got {got}, expected ones in the records' range")
+    if not bool(((found.targets >= 0) & (found.targets < len(split.classes))).all()):
+        raise ContractError(f"{name}: got a class that is not there, expected 0 to {len(split.classes) - 1}")

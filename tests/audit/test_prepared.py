@@ -1,0 +1,120 @@
+"""Audits of poisoned trainings: what is handed in is trained on and asked to be forgotten, beside a model that never saw it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from palimpsest import record as records
+from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
+from palimpsest.attack.poisoning.gaussian import Gaussian
+from palimpsest.attack.poisoning.label_flip import LabelFlip
+from palimpsest.attack.poisoning.patch_backdoor import PatchBackdoor
+from palimpsest.errors import BadInput
+from palimpsest.learn.recipe import Recipe
+from palimpsest.models.mlp import Mlp
+from palimpsest.pipeline import audit
+from palimpsest.record import Record
+from palimpsest.store import Store
+from palimpsest.types import Finding
+from palimpsest.verify.accuracy import Accuracy
+from palimpsest.workers import Workers
+from tests.audit.small import plan, run
+
+CASE = {
+    "model": Mlp(width=64, layers=2),
+    "recipe": Recipe(epochs=25, batch_size=16),
+    "forget": ("random=60",),
+    "attacks": (LabelFlip(), ConfidenceMembership()),
+    "verifiers": (Accuracy(),),
+    "controls": 1,
+}
+
+
+def value(record: Record, target: str, name: str, label: str = "", request: int = 0) -> float:
+    cells = [c for c in record.cells if (c.target, c.unlearner, c.request) == (target, label, request)]
+    return next(m.value for c in cells for m in c.measures if m.name == name)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+    folder = tmp_path_factory.mktemp("prepared")
+    return folder, run(folder, **CASE)
+
+
+def test_the_poisoned_model_stands_beside_a_retrained_and_a_clean_one(done: tuple[Path, Record]) -> None:
+    record = done[1]
+    assert {cell.status for cell in record.cells} == {"ok"}
+    assert {cell.prepared for cell in record.cells} == {"label_flip"}
+    success = "label_flip.success_rate"
+    assert value(record, "original", success) > value(record, "retrained", success) + 0.1
+    assert value(record, "clean", success) < 0.2
+    assert value(record, "clean", "forget_accuracy") < 0.2, "of the labels that were handed in"
+    minus = {row.minus for row in record.comparisons if row.attack == "label_flip"}
+    assert minus == {"retrained", "clean", "original"}
+    by = {(cell.target, cell.attack or cell.verifier) for cell in record.cells if cell.target == "clean"}
+    assert by == {("clean", "label_flip"), ("clean", "accuracy")}, "membership in the clean model is no question"
+    assert next(v.verdict for v in record.verdicts if v.unlearner == "retrain") != Finding.RESIDUAL
+    assert "nobody poisons" in (done[0] / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_second_run_makes_nothing_and_workers_find_the_same(done: tuple[Path, Record], tmp_path: Path) -> None:
+    folder, record = done
+    said: list[str] = []
+    again = run(folder, out="again", say=said.append, reported=False, **CASE)
+    assert said[-1].startswith("made 0 models and 0 score sets")
+    others = run(tmp_path, reported=False, workers=Workers(2), **CASE)
+    for other in (again, others):
+        assert [c.measures for c in other.cells] == [c.measures for c in record.cells]
+
+
+def test_models_that_never_saw_the_poison_are_those_of_an_honest_audit(done: tuple[Path, Record]) -> None:
+    """The clean model is the honest audit's original, and its retrained controls are the poisoned audit's."""
+    said: list[str] = []
+    honest = {**CASE, "attacks": (ConfidenceMembership(),), "unlearners": plan().unlearners[:1]}
+    run(done[0], out="honest", say=said.append, reported=False, **honest)
+    assert said[-1].startswith("made 1 models"), "retraining from the clean original alone"
+
+
+def test_every_request_in_a_row_asks_for_a_part_of_what_was_handed_in(tmp_path: Path) -> None:
+    record = run(
+        tmp_path,
+        reported=False,
+        **{**CASE, "forget": ("random=40", "random=30"), "attacks": (Gaussian(), LabelFlip())[:1]},
+    )
+    counts = {c.request: m.n for c in record.cells for m in c.measures if m.name == "gaussian.shift"}
+    assert counts == {0: 40, 1: 70}
+
+
+def test_redacted_nothing_that_was_handed_in_is_kept(tmp_path: Path) -> None:
+    plain, redacted = Store(tmp_path / "plain" / "store"), Store(tmp_path / "redacted" / "store", redact=True)
+    found = {}
+    for store in (plain, redacted):
+        folder = store.root.parent
+        found[folder.name] = audit(plan(**CASE), store, folder / "out")
+    kinds = {store.root.parent.name: {entry.kind for entry in store.entries()} for store in (plain, redacted)}
+    assert "submission" in kinds["plain"]
+    assert "submission" not in kinds["redacted"]
+    assert [c.measures for c in found["plain"].cells] == [c.measures for c in found["redacted"].cells]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"attacks": (LabelFlip(), Gaussian())}, "label_flip, gaussian, expected one at most"),
+        ({"separate": True}, "--separate and label_flip"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(changes: dict[str, object], expected: str) -> None:
+    with pytest.raises(BadInput, match=expected):
+        plan(**{**CASE, **changes})
+
+
+def test_a_backdoor_for_a_class_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"patch_backdoor.to: got 10, expected a class from 0 to 9"):
+        run(tmp_path, **{**CASE, "attacks": (PatchBackdoor(to=10),)})
+
+
+def test_the_record_can_be_read_again(done: tuple[Path, Record]) -> None:
+    assert records.read(done[0] / "out") == done[1]
