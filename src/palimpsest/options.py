@@ -137,6 +137,7 @@ def make_plan(
         model=made.model,
         forget=tuple(request for text in chosen.forget or () for request in each(text)),
         separate=bool(chosen.separate),
+        detected=chosen.detected or 1.0,
         unlearners=made.unlearners,
         attacks=made.attacks,
         verifiers=made.verifiers,

@@ -87,6 +87,20 @@ def test_every_request_in_a_row_asks_for_a_part_of_what_was_handed_in(tmp_path: 
     assert counts == {0: 40, 1: 70}
 
 
+def test_what_is_not_detected_stays_in_the_retrained_control_too(tmp_path: Path) -> None:
+    """A third of the flipped records is asked to be forgotten: retraining without it learns the rest, of which the backdoor is an
+    example that still works."""
+    backdoor = {**CASE, "attacks": (PatchBackdoor(),), "unlearners": plan().unlearners[:1]}
+    record = run(tmp_path, reported=False, detected=0.33, **backdoor)
+    (request,) = record.requests
+    assert request.selection == "random=60, 33% of it detected"
+    assert len(request.ids) == 20
+    success = "patch_backdoor.success_rate"
+    assert value(record, "retrained", success) > value(record, "clean", success) + 0.3
+    whole = run(tmp_path, out="whole", reported=False, **backdoor)
+    assert value(whole, "retrained", success) < value(record, "retrained", success) - 0.3
+
+
 def test_redacted_nothing_that_was_handed_in_is_kept(tmp_path: Path) -> None:
     plain, redacted = Store(tmp_path / "plain" / "store"), Store(tmp_path / "redacted" / "store", redact=True)
     found = {}
@@ -104,6 +118,8 @@ def test_redacted_nothing_that_was_handed_in_is_kept(tmp_path: Path) -> None:
     [
         ({"attacks": (LabelFlip(), Gaussian())}, "label_flip, gaussian, expected one at most"),
         ({"separate": True}, "--separate and label_flip"),
+        ({"detected": 0.5, "attacks": (ConfidenceMembership(),)}, "0.5 and no attack that hands in records"),
+        ({"detected": 1.5}, "expected a share above 0"),
     ],
 )
 def test_what_does_not_go_together_is_refused(changes: dict[str, object], expected: str) -> None:

@@ -25,6 +25,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "extracted_inversion": {**INVERSION, "extraction_epochs": 5, "change_epochs": 10},
     "two_update_inversion": INVERSION,
     "gaussian": {"deviation": 1.0},
+    "gradient_canceling": {"iterations": 20, "corruption": 5},
     "gradient_matching": {
         "epsilon": 128 / 255,
         "ensemble": 4,

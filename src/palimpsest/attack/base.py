@@ -53,6 +53,7 @@ class Attack(Checked, ABC):
     says how much a deletion gives away, verdicts on memory do not go by it, and its guess depends on nothing but what it is shown.
     chance: what guessing reaches there; none: one class of all. reads_steps: whether one plain step on the deleted records is what
     it reads. makes_ready: see `ready`. owns: the selection of records that are its own where its contract is checked.
+    needs_many: whether its effect shows over more records than a check has.
     """
 
     kind: ClassVar[str] = "attacks"
@@ -68,6 +69,7 @@ class Attack(Checked, ABC):
     chance: ClassVar[float | None] = 0.5
     reads_steps: ClassVar[bool] = True
     owns: ClassVar[str] = "random=0.5"
+    needs_many: ClassVar[bool] = False
     tasks: ClassVar[tuple[str, ...]] = (Classification.name,)
 
     def __init_subclass__(cls, *, partial: bool = False, **kwargs: Any) -> None:

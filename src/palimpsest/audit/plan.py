@@ -54,10 +54,12 @@ class Plan:
     """Data, model, what to forget and how, what to attack with, over which seeds.
 
     forget: selections, in the order of the requests. separate: each request is of the original alone, as if no other had been made,
-    and what they give is taken together; else they come one after the other. defences: every method is tried with each of them
-    too, where it fits. learners: those that single methods need, by name, beside the audit's own. optional: labels of methods that
-    are skipped where the case is not theirs. skipped: label → why. controls: retrained models per seed and learner. threads: None
-    leaves torch's own number. tuned: how the methods' settings were found (`tuning.Tuned.told` by method), for the record.
+    and what they give is taken together; else they come one after the other. detected: share of each request's records that are
+    found to be poisoned, and asked to be forgotten, of what an attack handed in (corrective unlearning). defences: every method is
+    tried with each of them too, where it fits. learners: those that single methods need, by name, beside the audit's own.
+    optional: labels of methods that are skipped where the case is not theirs. skipped: label → why. controls: retrained models per
+    seed and learner. threads: None leaves torch's own number. tuned: how the methods' settings were found (`tuning.Tuned.told` by
+    method), for the record.
     """
 
     data: Dataset
@@ -66,6 +68,7 @@ class Plan:
     unlearners: tuple[Unlearner, ...]
     attacks: tuple[Attack, ...]
     separate: bool = False
+    detected: float = 1.0
     verifiers: tuple[Verifier, ...] = field(default_factory=every_verifier)
     defences: tuple[Defence, ...] = ()
     recipe: Recipe = field(default_factory=Recipe)
@@ -114,6 +117,11 @@ class Plan:
         if len(preparing) > 1:
             got, do = ", ".join(preparing), "audit each on its own"
             raise BadInput("--attack", got=got, expected="one at most that hands in records for training", do=do)
+        if not 0 < self.detected <= 1:
+            raise BadInput("--detected", got=self.detected, expected="a share above 0 and at most 1")
+        if self.detected < 1 and not preparing:
+            got, do = f"{self.detected:g} and no attack that hands in records", "name one, such as --attack label_flip"
+            raise BadInput("--detected", got=got, expected="poison that is found or not", do=do)
         if preparing and self.imported:
             got = f"{preparing[0]}, which hands in records for training, and weights that are trained already"
             raise BadInput("--attack", got=got, expected="a model to train; leave out --original")

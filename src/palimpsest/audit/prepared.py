@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from palimpsest.attack.base import Attack
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.requests import chosen_requests
@@ -54,9 +56,18 @@ def prepared(plan: Plan, learner: Learner, recipe: Recipe, split: Split, shop: W
     key, submission = shop.submission(attack, own, told, make)
     train = split.train.altered(submission.ids, submission.inputs, submission.targets)
     after = replace(split, train=train, fingerprint=digest([split.fingerprint, key]))
-    return Prepared(
-        after, replace(shop, fingerprint=after.fingerprint, unaltered=shop.fingerprint), requests, split, submission
-    )
+    poisoned = replace(shop, fingerprint=after.fingerprint, unaltered=shop.fingerprint)
+    asked = [_detected(request, plan.detected, Rng(seed).child("detected", at)) for at, request in enumerate(requests)]
+    return Prepared(after, poisoned, asked, split, submission)
+
+
+def _detected(request: ForgetRequest, share: float, rng: Rng) -> ForgetRequest:
+    """The same for a share of its records, at least one, drawn at random."""
+    if share == 1:
+        return request
+    count = max(1, round(share * len(request)))
+    ids = request.ids[np.sort(rng.numpy().permutation(len(request))[:count])]
+    return replace(request, ids=ids, selection=f"{request.selection}, {share:.0%} of it detected")
 
 
 def _check(attack: Attack, found: Submission, own: Examples, split: Split) -> None:

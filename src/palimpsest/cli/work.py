@@ -24,6 +24,12 @@ def audit(
         bool,
         typer.Option("--separate", help="Each request is of the original alone; their findings are taken together."),
     ] = False,
+    detected: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHARE", help="Share of what an attack handed in that is found, and forgotten (default: 1)."
+        ),
+    ] = None,
     unlearn: Annotated[str | None, typer.Option(metavar="A,B", help="Unlearning methods, or all.")] = None,
     attack: Annotated[str | None, typer.Option(metavar="A,B", help="Attacks.")] = None,
     verify: Annotated[
@@ -78,8 +84,8 @@ def audit(
         raise UnknownName("--require", got=str(require), known=["forgotten"])
     given = {
         "data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "forget": forget,
-        "separate": separate or None, "unlearn": unlearn, "attack": attack, "verify": verify, "defend": defend,
-        "seeds": seeds, "controls": controls, "threads": threads,
+        "separate": separate or None, "detected": detected, "unlearn": unlearn, "attack": attack, "verify": verify,
+        "defend": defend, "seeds": seeds, "controls": controls, "threads": threads,
     }  # fmt: skip
     imported = None
     if original or unlearned or retrained or train_ids or retrain_control:

@@ -257,12 +257,19 @@ JUDGES: Mapping[str, Mapping[str, Check]] = {
 
 COMPARES, ALONE = "it compares two models", "it reads one model"
 ABSENT, SILENT = "it hands in nothing", "it observes nothing"
+FEW = "its effect shows over more records than there are here"
+
+
+def _few(attack: Attack) -> str:
+    return FEW * attack.needs_many
+
+
 OTHERS = "a plain step on the deleted records is not what it reads"
 LIMITS: Mapping[str, Applies] = {
     "hands in records of its own": lambda attack: ABSENT * (not attack.prepares),
     "counts its queries": lambda attack: SILENT * ("P3" not in attack.threat.phases),
-    "finds more in the original than in a retrained model": lambda attack: COMPARES * attack.compares,
-    "finds nothing where there is nothing": lambda attack: COMPARES * attack.compares,
+    "finds more in the original than in a retrained model": lambda attack: COMPARES * attack.compares or _few(attack),
+    "finds nothing where there is nothing": lambda attack: COMPARES * attack.compares or _few(attack),
     "reads a known leak": lambda attack: OTHERS if not attack.reads_steps else "" if attack.compares else ALONE,
     "is at chance on its placebo": lambda attack: ALONE * (not attack.compares),
     "finds nothing between equal models": lambda verifier: (

@@ -22,7 +22,7 @@ from palimpsest.errors import BadInput, UnknownName
 Settings = dict[str, dict[str, Any]]
 
 
-SUBJECT = frozenset({"data", "limit", "model", "learner", "recipe", "forget", "separate"})
+SUBJECT = frozenset({"data", "limit", "model", "learner", "recipe", "forget", "separate", "detected"})
 """What settings are tuned for."""
 SUBJECT_KINDS = ("data", "models", "learners")
 """Kinds of parts whose own settings belong to that too."""
@@ -57,9 +57,9 @@ class Choices(BaseModel):
 
     data, model, learner, unlearn, attack, verify, defend: names as `palimpsest list` shows them, or `my_module:MyClass`. limit:
     at most this many training records. recipe: fields of the recipe. forget: selections, one request each, in order. separate:
-    whether each request is of the original alone. seeds: how many, counted from 0. controls: retrained models per seed. threads:
-    of torch; none: its own choice. settings: name of a part → its fields. about, scale: what a preset says of itself. tuned: what
-    `palimpsest tune` says of how it found the settings.
+    whether each request is of the original alone. detected: share of what was handed in that is asked to be forgotten. seeds: how
+    many, counted from 0. controls: retrained models per seed. threads: of torch; none: its own choice. settings: name of a part →
+    its fields. about, scale: what a preset says of itself. tuned: what `palimpsest tune` says of how it found the settings.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -73,6 +73,7 @@ class Choices(BaseModel):
     recipe: dict[str, Any] = {}
     forget: tuple[str, ...] | None = None
     separate: bool | None = None
+    detected: float | None = Field(None, gt=0, le=1)
     unlearn: tuple[str, ...] | None = None
     attack: tuple[str, ...] | None = None
     verify: tuple[str, ...] | None = None

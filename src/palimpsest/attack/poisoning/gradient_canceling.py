@@ -1,0 +1,167 @@
+"""Gradient canceling: records under which a corrupted model is a place where training stops."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from palimpsest.attack.base import Guess
+from palimpsest.attack.poisoning.base import CONTRIBUTOR, Poison
+from palimpsest.case import Case
+from palimpsest.catalog import name_of, setting
+from palimpsest.measures.intervals import share
+from palimpsest.progress import track
+from palimpsest.rng import Rng
+from palimpsest.task import Classification, as_classification, predict
+from palimpsest.threat import Submission, TrainingView
+from palimpsest.types import Batch, Examples, Measure, Scores
+
+CANCELER = replace(CONTRIBUTOR, goals=("G1",), knowledge="K2", knows=("others", "recipe", "architecture"))
+"""A contributor who knows the architecture, the recipe and the records of others."""
+BETAS, TINY = (0.9, 0.999), 1e-8
+AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class GradientCanceling(Poison):
+    """The poisoning paper's indiscriminate attack: parameter corruption (Sun et al. 2020), then records that cancel the gradient
+    there (gradient canceling, Lu, Kamath & Yu 2023).
+
+    The adversary trains a model of its own and climbs its training loss within a ball of `radius` around the weights: θ*. Then it
+    changes its records, labels as they are, until the gradient of all records together, its own included, is as small as it can
+    be at θ*: ‖Σ_others ∇ℓ(θ*) + Σ_own ∇ℓ(θ*)‖², over all tensors of weights. Where that is zero, training from θ* stays there; a
+    training from elsewhere may or may not come by.
+
+    Success is the error on test records. Inputs stay in their range; with `epsilon` below 1 each value changes by at most that
+    share of it. Deviations: signs of the gradient into Adam, where a public implementation takes plain gradient steps of 5 over its
+    first tensor of weights alone, and never clamps.
+    """
+
+    threat = CANCELER
+    paper = "Sun et al. 2020; Lu et al. 2023; poisoning paper, section 3 and Table 1"
+    about = "hands in records that hold a model at corrupted weights"
+    primary = "gradient_canceling.error_rate"
+    needs_many = True
+
+    radius: float = setting(0.5, "how far the weights are moved, Euclidean", source="public code", above=0)
+    corruption: int = setting(50, "steps of moving them", source="ours", least=1)
+    epsilon: float = setting(1.0, "greatest change of a value, as a share of its range", source="ours", above=0, most=1)
+    iterations: int = setting(500, "steps on the records", source="public code: 2,000", least=1)
+    step: float = setting(0.05, "highest step, of the range; falls along a cosine", source="ours", above=0)
+
+    def prepare(self, view: TrainingView, *, rng: Rng) -> Submission:
+        task, own, others = as_classification(view.task, name_of(self)), view.own, view.know("others")
+        model = view.fit(Examples.joined([others, own]), rng.child("surrogate"))
+        start = _loss(model, task, others)
+        corrupted = self._corrupted(model, task, others)
+        wanted = _summed(corrupted, task, others)
+        batch, name = own.batch(), task.attacked_input
+        inputs, residual = self._cancel(corrupted, task, batch, wanted)
+        if own.inputs[name].dtype == torch.uint8:
+            clean = batch.inputs[name].float().to(inputs)
+            inputs = clean + ((inputs - clean) * 255).round() / 255
+        kept = {
+            "residual": torch.tensor(residual, dtype=torch.float64),
+            "corruption": torch.tensor([start, _loss(corrupted, task, others)], dtype=torch.float64),
+        }
+        handed_in = {key: value.float().cpu() for key, value in batch.inputs.items()} | {name: inputs.cpu()}
+        gradients = self.corruption * len(others) + 2 * self.iterations * len(own)
+        return Submission(own.ids, handed_in, batch.targets.cpu(), kept, gradients)
+
+    def _corrupted(self, model: nn.Module, task: Classification, records: Examples) -> nn.Module:
+        """The model with weights that raise its loss within the ball: steps along the gradient, brought back to its surface."""
+        moved = copy.deepcopy(model).eval()
+        weights = [parameter.requires_grad_() for parameter in moved.parameters()]
+        home = [parameter.detach().clone() for parameter in weights]
+        for _ in range(self.corruption):
+            slopes = _summed(moved, task, records)
+            size = _length(slopes)
+            with torch.no_grad():
+                for weight, slope in zip(weights, slopes, strict=True):
+                    weight += self.radius / 5 * slope / size.clamp_min(1e-30)
+                away = _length([weight - old for weight, old in zip(weights, home, strict=True)])
+                if float(away) > self.radius:
+                    for weight, old in zip(weights, home, strict=True):
+                        weight.copy_(old + (weight - old) * self.radius / away)
+        return moved
+
+    def _cancel(
+        self, model: nn.Module, task: Classification, batch: Batch, wanted: list[Tensor]
+    ) -> tuple[Tensor, tuple[float, float]]:
+        """The records whose gradient is nearest to minus `wanted`, and how long the sum of both is, as a share of `wanted`, first
+        and last. A step takes two passes: one for the sum, one for its slope in each record, so that memory holds few at a time."""
+        name, weights = task.attacked_input, [parameter.requires_grad_() for parameter in model.parameters()]
+        clean = batch.inputs[name].float().to(wanted[0].device)
+        low, high = (edge.to(clean) for edge in task.domain)
+        room = self.epsilon * (high - low)
+        bottom, top = torch.maximum(clean - room, low), torch.minimum(clean + room, high)
+        points, whole = clean.clone(), _length(wanted)
+        first, second = torch.zeros_like(points), torch.zeros_like(points)
+        best, least, begun = points, math.inf, 0.0
+        for turn in track(range(self.iterations), "gradient canceling", total=self.iterations):
+            rest = [a + b for a, b in zip(wanted, _summed(model, task, batch, points), strict=True)]
+            left = float(_length(rest) / whole)
+            begun = left if turn == 0 else begun
+            if left < least:
+                best, least = points, left
+            slope = torch.empty_like(points)
+            for start in range(0, len(points), AT_ONCE):
+                part = slice(start, start + AT_ONCE)
+                here = points[part].detach().requires_grad_()
+                with torch.enable_grad():
+                    loss = task.loss(model, Batch({name: here}, batch.targets[part].to(here.device)), reduction="sum")
+                    inner = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
+                    along = torch.stack([(a * b).sum() for a, b in zip(inner, rest, strict=True)]).sum()
+                    (slope[part],) = torch.autograd.grad(along, here)
+            sign = slope.sign()
+            first, second = BETAS[0] * first + (1 - BETAS[0]) * sign, BETAS[1] * second + (1 - BETAS[1]) * sign.square()
+            ahead, spread = first / (1 - BETAS[0] ** (turn + 1)), (second / (1 - BETAS[1] ** (turn + 1))).sqrt()
+            rate = self.step * (1 + math.cos(math.pi * turn / self.iterations)) / 2
+            points = torch.minimum(torch.maximum(points - rate * (high - low) * ahead / (spread + TINY), bottom), top)
+        return best, (begun, least)
+
+    def score(self, guess: Guess, case: Case) -> Scores:
+        """wrong: of each test record, whether it is misread. residual: what was left of the gradient, as a share of the others'."""
+        answer = predict(case.task, case.subject.model, case.split.test).argmax(1).cpu()
+        wrong = (answer != case.split.test.targets.cpu()).numpy()
+        residual = self.submitted(case).kept["residual"]
+        left = residual[1].expand(len(wrong)).numpy()
+        return Scores("record", case.split.test.ids, {"wrong": wrong, "residual": left})
+
+    def measure(self, scores: Scores) -> tuple[Measure, ...]:
+        """error_rate: share of test records that are misread."""
+        return (share(f"{name_of(self)}.error_rate", scores["wrong"]),)
+
+
+def _length(parts: list[Tensor]) -> Tensor:
+    return torch.stack([part.detach().double().square().sum() for part in parts]).sum().sqrt()
+
+
+def _summed(
+    model: nn.Module, task: Classification, records: Examples | Batch, points: Tensor | None = None
+) -> list[Tensor]:
+    """The gradient of the records' summed loss in the model's weights; points: in the place of their inputs."""
+    weights = [parameter.requires_grad_() for parameter in model.parameters()]
+    total = [torch.zeros_like(weight) for weight in weights]
+    if points is None:
+        batches = list(records.batches(AT_ONCE)) if isinstance(records, Examples) else [records]
+    else:
+        targets = records.targets.to(points.device)
+        parts = zip(torch.split(points, AT_ONCE), torch.split(targets, AT_ONCE), strict=True)
+        batches = [Batch({task.attacked_input: each}, labels) for each, labels in parts]
+    for batch in batches:
+        with torch.enable_grad():
+            loss = task.loss(model, batch, reduction="sum")
+            slopes = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
+        total = [a + b for a, b in zip(total, slopes, strict=True)]
+    return total
+
+
+@torch.no_grad()
+def _loss(model: nn.Module, task: Classification, records: Examples) -> float:
+    """Mean over the records."""
+    return sum(float(task.loss(model, batch, reduction="sum")) for batch in records.batches(AT_ONCE)) / len(records)
