@@ -25,7 +25,8 @@ from palimpsest.audit.requests import chosen_requests
 from palimpsest.audit.runnable import check_tasks, runnable
 from palimpsest.audit.separate import together
 from palimpsest.audit.stage import Stage, homes
-from palimpsest.audit.workshop import Workshop
+from palimpsest.audit.workshop import SHOWN, Workshop
+from palimpsest.catalog import name_of
 from palimpsest.errors import NothingAudited, StoreError
 from palimpsest.record import Record
 from palimpsest.report import panels
@@ -103,7 +104,8 @@ def audit(
     records.write(done, out, board.scores)
     strips = [strip(drawing, split) for drawing in board.drawings]
     shown: list[panels.Shown] = [panel(picture, split) for picture in board.pictures]
-    shown += [*strips, *recoveries(board.recoveries, split)]
+    shown += [*handed_in(plan, passed, split), *strips, *recoveries(board.recoveries, split)]
+    shown = [] if store.redact else shown
     panels.save(out, shown)
     report.write(out)
     if shop.made["redacted"]:
@@ -174,6 +176,27 @@ def strip(drawing: Drawing, split: Split) -> panels.Strip:
         request=place.request,
         ids=tuple(drawing.ids.tolist()),
     )
+
+
+def handed_in(plan: Plan, stages: Sequence[Stage], split: Split) -> list[panels.HandedIn]:
+    """Some images that an attack handed in for training, of the first seed, beside the records that they were."""
+    stage = next((one for one in stages if one.submission is not None and one.seed == plan.seeds[0]), None)
+    if stage is None or stage.submission is None or plan.poisoner is None or stage.split.kind != "image":
+        return []
+    ids = stage.submission.ids[:SHOWN].tolist()
+    before, after = split.train.only(ids), stage.split.train.only(ids)
+    name = stage.original.trained.task.attacked_input
+    images = [part.batch().inputs[name].float().cpu().numpy() for part in (before, after)]
+    made = panels.HandedIn(
+        seed=stage.seed,
+        by=name_of(plan.poisoner),
+        classes=stage.split.classes,
+        images=np.stack(images, 1),
+        label=before.targets.cpu().numpy(),
+        given=after.targets.cpu().numpy(),
+        ids=tuple(after.ids.tolist()),
+    )
+    return [made]
 
 
 def recoveries(found: Sequence[Recovered], split: Split) -> list[panels.Recovery]:

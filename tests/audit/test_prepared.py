@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from palimpsest.learn.recipe import Recipe
 from palimpsest.models.mlp import Mlp
 from palimpsest.pipeline import audit
 from palimpsest.record import Record
+from palimpsest.report import panels
 from palimpsest.store import Store
 from palimpsest.types import Finding
 from palimpsest.verify.accuracy import Accuracy
@@ -56,7 +58,12 @@ def test_the_poisoned_model_stands_beside_a_retrained_and_a_clean_one(done: tupl
     by = {(cell.target, cell.attack or cell.verifier) for cell in record.cells if cell.target == "clean"}
     assert by == {("clean", "label_flip"), ("clean", "accuracy")}, "membership in the clean model is no question"
     assert next(v.verdict for v in record.verdicts if v.unlearner == "retrain") != Finding.RESIDUAL
-    assert "nobody poisons" in (done[0] / "out" / "report.html").read_text(encoding="utf-8")
+    page = (done[0] / "out" / "report.html").read_text(encoding="utf-8")
+    assert "nobody poisons" in page
+    assert "Poisoned images" in page
+    assert len(re.findall(r"as (\d), is (?!\1)\d", page)) >= 6, "under another class each"
+    (panel,) = panels.load(done[0] / "out")
+    assert (panel.images[:, 0] == panel.images[:, 1]).all(), "flipped labels leave the images"
 
 
 def test_a_second_run_makes_nothing_and_workers_find_the_same(done: tuple[Path, Record], tmp_path: Path) -> None:
@@ -107,6 +114,8 @@ def test_redacted_nothing_that_was_handed_in_is_kept(tmp_path: Path) -> None:
     for store in (plain, redacted):
         folder = store.root.parent
         found[folder.name] = audit(plan(**CASE), store, folder / "out")
+    assert panels.load(tmp_path / "plain" / "out")
+    assert not panels.load(tmp_path / "redacted" / "out")
     kinds = {store.root.parent.name: {entry.kind for entry in store.entries()} for store in (plain, redacted)}
     assert "submission" in kinds["plain"]
     assert "submission" not in kinds["redacted"]

@@ -8,7 +8,7 @@ from palimpsest.report.attacks import slug
 from palimpsest.report.blocks import Block, Grid, Paragraph, Picture, Section
 from palimpsest.report.figures import picture
 from palimpsest.report.numbers import Numbers
-from palimpsest.report.panels import Panel, Recovery, Shown, Strip, load
+from palimpsest.report.panels import HandedIn, Panel, Recovery, Shown, Strip, load
 from palimpsest.report.wording import epsilon, subject
 from palimpsest.types import Array
 
@@ -22,7 +22,8 @@ def section(numbers: Numbers) -> Section | None:
     panels = [panel for panel in _shown(found, Panel) if isinstance(panel, Panel)]
     strips = [strip for strip in _shown(found, Strip) if isinstance(strip, Strip)]
     recoveries = [one for one in _shown(found, Recovery) if isinstance(one, Recovery)]
-    blocks: list[Block] = []
+    given = [one for one in found if isinstance(one, HandedIn)]
+    blocks: list[Block] = [Paragraph(POISONED), *map(_handed_in, given)] if given else []
     several = len(numbers.requests) > 1
     if panels:
         blocks += _attacked(panels, several)
@@ -31,12 +32,19 @@ def section(numbers: Numbers) -> Section | None:
     if recoveries:
         blocks += [Paragraph(RECOVERED), *(_recovered(one, place, several) for place, one in enumerate(recoveries))]
     title = "Attacked images" if panels else "Drawn images" if strips else "Recovered images"
+    title = "Poisoned images" if given and not (panels or strips or recoveries) else title
     return Section("images", title, tuple(blocks)) if blocks else None
 
 
 RECOVERED = (
     "Deleted records, and what was recovered of them from two models by an attacker who never saw them. Below each: the record's "
     "rank among unseen records of its class by its distance to what was recovered (1: nearest of all, 0.5: by chance)."
+)
+
+
+POISONED = (
+    "Records of the adversary as they were, and as it handed them in for training. The difference is shown enlarged, around grey; "
+    "below the last row: the class that they were handed in under, and the true one where that is another."
 )
 
 
@@ -83,6 +91,30 @@ def _recovered(found: Recovery, place: int, several: bool) -> Grid:
         rows.append((title, tuple(pictures)))
     after = f", request {found.request + 1}" if several else ""
     return Grid(f"{found.attack}, {who}, seed {found.seed}{after}", tuple(rows))
+
+
+def _handed_in(found: HandedIn) -> Grid:
+    change = found.images[:, 1] - found.images[:, 0]
+    largest = float(np.abs(change).max())
+    factor = max(1, int(0.5 / largest)) if largest > 0 else 1
+    names = [found.classes[int(label)] for label in found.label]
+    told = [
+        f"as {found.classes[int(new)]}" + ("" if new == old else f", is {found.classes[int(old)]}")
+        for new, old in zip(found.given, found.label, strict=True)
+    ]
+    rows = []
+    for title, images, words in (
+        ("record", found.images[:, 0], names),
+        (f"change ×{factor}", np.clip(0.5 + factor * change, 0, 1), [""] * len(found)),
+        ("handed in", found.images[:, 1], told),
+    ):
+        stem = f"poison-{slug(found.by)}-{slug(title.split()[0])}"
+        pictures = [
+            Picture(f"{stem}-{i}.png", picture(images[i]), f"{title}, record {i + 1}, {names[i]}", words[i])
+            for i in range(min(len(found), MOST))
+        ]
+        rows.append((title, tuple(pictures)))
+    return Grid(f"{found.by}, seed {found.seed}", tuple(rows))
 
 
 def _drawn(strip: Strip, place: int, several: bool) -> Grid:

@@ -20,6 +20,7 @@ FILE = "panels.safetensors"
 ARRAYS = ("original", "attacked", "label", "before", "after")
 DRAWN = ("images", "label")
 RECOVERED = ("images", "label", "rank")
+HANDED_IN = ("images", "label", "given")
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,38 @@ class Recovery:
         return len(self.label)
 
 
-Shown = Panel | Strip | Recovery
+@dataclass(frozen=True)
+class HandedIn:
+    """Records as they were and as an adversary handed them in for training, of one seed.
+
+    images: in [0, 1], shape (n, 2, channels, height, width). label: true class; given: the one that they were handed in under; each
+    of shape (n,). by: the attack. The rest is as in `Panel`; no model made them, and unlearner is empty.
+    """
+
+    seed: int
+    by: str
+    classes: tuple[str, ...]
+    images: Array
+    label: Array
+    given: Array
+    ids: tuple[str, ...] = ()
+    unlearner: str = ""
+    target: str = "original"
+    request: int = 0
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 5 or self.images.shape[1] != 2:
+            got = f"shape {self.images.shape}"
+            raise BadInput("images handed in", got=got, expected="(n, 2, channels, height, width)")
+        if not len(self.images) == len(self.label) == len(self.given) == (len(self.ids) or len(self.given)):
+            got = f"{len(self.images)} images, {len(self.label)} and {len(self.given)} labels, {len(self.ids)} ids"
+            raise BadInput("images handed in", got=got, expected="as many of each")
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+Shown = Panel | Strip | Recovery | HandedIn
 
 
 def save(folder: Path, panels: Sequence[Shown]) -> Path:
@@ -155,12 +187,14 @@ def load(folder: Path) -> list[Shown]:
         arrays = safetensors.numpy.load(data)
         panels: list[Shown] = []
         for place, head in enumerate(heads):
-            recovered, drawn = "attack" in head, isinstance(head.get("epsilon"), list)
-            names = RECOVERED if recovered else DRAWN if drawn else ARRAYS
+            recovered, drawn, given = "attack" in head, isinstance(head.get("epsilon"), list), "by" in head
+            names = RECOVERED if recovered else DRAWN if drawn else HANDED_IN if given else ARRAYS
             values: dict[str, Any] = {name: arrays[f"{place}/{name}"] for name in names}
             named = {"classes": tuple(head["classes"]), "ids": tuple(head.get("ids", ()))}
             if recovered:
                 panels.append(Recovery(**{**head, **named, **values}))
+            elif given:
+                panels.append(HandedIn(**{**head, **named, **values}))
             elif drawn:
                 panels.append(Strip(**{**head, **named, **values, "epsilon": tuple(head["epsilon"])}))
             else:
@@ -188,7 +222,10 @@ def purge(folder: Path, ids: Iterable[str]) -> int:
 
 
 def _arrays(panel: Shown) -> tuple[str, ...]:
-    return DRAWN if isinstance(panel, Strip) else RECOVERED if isinstance(panel, Recovery) else ARRAYS
+    for kind, names in ((Strip, DRAWN), (Recovery, RECOVERED), (HandedIn, HANDED_IN)):
+        if isinstance(panel, kind):
+            return names
+    return ARRAYS
 
 
 def _stored(panel: Shown, name: str) -> Array:
@@ -199,6 +236,8 @@ def _stored(panel: Shown, name: str) -> Array:
 def _head(panel: Shown) -> dict[str, object]:
     if isinstance(panel, Recovery):
         own: dict[str, object] = {"attack": panel.attack}
+    elif isinstance(panel, HandedIn):
+        own = {"by": panel.by}
     else:
         own = {"epsilon": list(panel.epsilon) if isinstance(panel, Strip) else panel.epsilon}
     return {
