@@ -60,6 +60,7 @@ def test_the_poisoned_model_stands_beside_a_retrained_and_a_clean_one(done: tupl
     assert next(v.verdict for v in record.verdicts if v.unlearner == "retrain") != Finding.RESIDUAL
     page = (done[0] / "out" / "report.html").read_text(encoding="utf-8")
     assert "nobody poisons" in page
+    assert "some of them as label_flip handed them in, and made to forget" in page
     assert "Poisoned images" in page
     assert len(re.findall(r"as (\d), is (?!\1)\d", page)) >= 6, "under another class each"
     (panel,) = panels.load(done[0] / "out")

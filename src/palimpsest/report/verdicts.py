@@ -33,6 +33,8 @@ def summary(numbers: Numbers) -> tuple[str, ...]:
     model, title = record.model.get("name", "model"), data.get("title", data.get("name", "the data"))
     trained = f"{data['train']:,} records of {title}" if "train" in data else title
     each = " per request" if len(numbers.requests) > 1 else ""
+    by = next((cell.prepared for cell in record.cells if cell.prepared), None)
+    trained += f", some of them as {by} handed them in," if by else ""
     what = f"A model ({model}) was trained on {trained} and made to forget {listed(selections(numbers))} ({several} records{each})"
     how = f" with {count(len(methods), 'method')}, over {count(len(record.seeds), 'seed')}. "
     attacked = f"attacked with {listed(numbers.attacks)}" if numbers.attacks else "verified, without an attack,"
