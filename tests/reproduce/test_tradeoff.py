@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from palimpsest.reproduce.result import Measured
-from palimpsest.reproduce.tradeoff import Weighing, front, least
+from palimpsest.reproduce.result import Measured, WeighedRow
+from palimpsest.reproduce.tradeoff import front, least
 
 
 def number(value: float, reach: float = 0.0) -> Measured:
     return Measured(value=value, low=value - reach, high=value + reach, n=10, seeds=1)
 
 
-def weighing(defence: str, setting: float, use: float, leak: float, reach: float = 0.05, bare: float = 0.4) -> Weighing:
+def weighing(
+    defence: str, setting: float, use: float, leak: float, reach: float = 0.05, bare: float = 0.4
+) -> WeighedRow:
     """bare: how far the undefended leak lies beyond its placebo, at 0.5."""
-    return Weighing(defence, setting, number(use), number(leak, reach), number(leak - 0.5, reach), number(bare, 0.05))
+    return WeighedRow(
+        tradeoff="",
+        defence=defence,
+        setting=setting,
+        use=number(use),
+        leak=number(leak, reach),
+        beyond=number(leak - 0.5, reach),
+        bare=number(bare, 0.05),
+    )
 
 
 ALL = [

@@ -158,7 +158,8 @@ def recompute(one: Study, told: Told, folder: Path) -> Result:
 
 
 def _result(reading: Reading) -> Result:
-    return reading.result().model_copy(update={"tradeoffs": tradeoff.rows(reading)})
+    weighed = [row for one in reading.study.tradeoffs for row in tradeoff.weigh(reading, one)]
+    return reading.result().model_copy(update={"tradeoffs": weighed})
 
 
 def again(one: Study, folder: Path) -> tuple[Result, bool]:

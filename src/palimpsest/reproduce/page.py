@@ -10,7 +10,6 @@ from palimpsest.report import html, markdown
 from palimpsest.report.blocks import Block, Code, Entry, Figure, Gallery, Page, Paragraph, Section, Table, Terms
 from palimpsest.report.figures import Course, against_setting
 from palimpsest.reproduce import tradeoff
-from palimpsest.reproduce.reading import Reading
 from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, Result
 from palimpsest.studies.base import Curve, Study
 
@@ -20,7 +19,7 @@ ONE_SEED = "Over one seed an interval covers the records; how much training's lu
 
 def write(study: Study, result: Result, folder: Path) -> None:
     """`report.html`, which needs nothing else, and `report.md` with its images in `figures/`."""
-    made = compose(study, result, folder)
+    made = compose(study, result)
     with disk_errors(folder):
         write_atomically(folder / "report.html", html.render(made).encode())
         images = made.files()
@@ -31,18 +30,17 @@ def write(study: Study, result: Result, folder: Path) -> None:
         write_atomically(folder / "report.md", markdown.render(made, FIGURES).encode())
 
 
-def compose(study: Study, result: Result, folder: Path) -> Page:
+def compose(study: Study, result: Result) -> Page:
     name = name_of(study).replace("_", "-")
     states = [claim.state for claim in result.claims]
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    reading = Reading(study, result.told, folder)
     curves = [drawn for place, curve in enumerate(study.curves) if (drawn := _curve(result, curve, place))]
     tables = tuple(block for table in study.tables for block in _table(result, table.title))
     sections = [Section("claims", "Claims", (_claims(result),))] if result.claims else []
     sections.append(Section("tables", "Published and measured", tables))
     if curves:
         sections.append(Section("figures", "Figures", (Gallery(tuple(curves), "Bands are 95 % intervals."),)))
-    weighed = [block for place, one in enumerate(study.tradeoffs) for block in tradeoff.blocks(reading, one, place)]
+    weighed = [block for place, one in enumerate(study.tradeoffs) for block in tradeoff.blocks(result, one, place)]
     if weighed:
         sections.append(Section("tradeoffs", "What defences cost and buy", tuple(weighed)))
     if result.warnings:

@@ -81,7 +81,7 @@ class PointRow(_Row):
 
 class WeighedRow(_Row):
     """A defence's setting in a trade-off, in units of the measures. beyond, bare: what leaks minus the placebo, defended and not.
-    front: whether no other setting beats it; hides: whether the deletion is hidden from this attack."""
+    front: whether no other setting beats it."""
 
     tradeoff: str
     defence: str
@@ -90,8 +90,17 @@ class WeighedRow(_Row):
     leak: Measured
     beyond: Measured
     bare: Measured
-    front: bool
-    hides: bool
+    front: bool = False
+
+    @property
+    def read(self) -> bool:
+        """Whether the attack reads the undefended deletion."""
+        return self.bare.low > 0
+
+    @property
+    def hides(self) -> bool:
+        """Whether the deletion is hidden from this attack, which reads it undefended."""
+        return self.read and self.beyond.low <= 0 and self.beyond.high < self.bare.value
 
 
 class Warned(Warning):

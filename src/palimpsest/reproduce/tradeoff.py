@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from palimpsest.report.blocks import Block, Entry, Figure, Gallery, Table
 from palimpsest.report.figures import Spot, scatter
 from palimpsest.reproduce.reading import Reading
-from palimpsest.reproduce.result import Measured, WeighedRow
+from palimpsest.reproduce.result import Result, WeighedRow
 from palimpsest.studies.base import Tradeoff
 
 NOTE = (
@@ -23,28 +23,7 @@ HIDES = (
 NOTHING = "the attack reads nothing undefended"
 
 
-@dataclass(frozen=True)
-class Weighing:
-    """A setting as measured. beyond, bare: what leaks minus the placebo, defended and not, as shares of the measure."""
-
-    defence: str
-    setting: float
-    use: Measured
-    leak: Measured
-    beyond: Measured
-    bare: Measured
-
-    @property
-    def read(self) -> bool:
-        """Whether the attack reads the undefended deletion."""
-        return self.bare.low > 0
-
-    @property
-    def hides(self) -> bool:
-        return self.read and self.beyond.low <= 0 and self.beyond.high < self.bare.value
-
-
-def weigh(reading: Reading, tradeoff: Tradeoff) -> list[Weighing]:
+def weigh(reading: Reading, tradeoff: Tradeoff) -> list[WeighedRow]:
     """Settings of which all was measured."""
     found = []
     for defence, settings in tradeoff.lines.items():
@@ -52,14 +31,24 @@ def weigh(reading: Reading, tradeoff: Tradeoff) -> list[Weighing]:
             use, leak = (reading.measured(replace(where, times=1.0)) for where in (one.use, one.leak))
             beyond, bare = reading.beyond(one.leak, one.placebo), reading.beyond(one.bare, one.bare_placebo)
             if use and leak and beyond and bare:
-                found.append(Weighing(defence, one.setting, use, leak, beyond, bare))
-    return found
+                row = WeighedRow(
+                    tradeoff=tradeoff.title,
+                    defence=defence,
+                    setting=one.setting,
+                    use=use,
+                    leak=leak,
+                    beyond=beyond,
+                    bare=bare,
+                )
+                found.append(row)
+    best = front(found)
+    return [row.model_copy(update={"front": row in best}) for row in found]
 
 
-def front(weighed: Sequence[Weighing]) -> list[Weighing]:
+def front(weighed: Sequence[WeighedRow]) -> list[WeighedRow]:
     """Those that no other one beats: none leaks less at as much use, or leaves more use and leaks as little."""
 
-    def beaten(one: Weighing) -> bool:
+    def beaten(one: WeighedRow) -> bool:
         return any(
             other.use.value >= one.use.value
             and other.leak.value <= one.leak.value
@@ -70,7 +59,7 @@ def front(weighed: Sequence[Weighing]) -> list[Weighing]:
     return [one for one in weighed if not beaten(one)]
 
 
-def least(weighed: Sequence[Weighing], defence: str) -> Weighing | None:
+def least(weighed: Sequence[WeighedRow], defence: str) -> WeighedRow | None:
     """The weakest setting of a defence from which on all of its settings hide the deletion, in the order of the study."""
     found = None
     for one in (each for each in weighed if each.defence == defence):
@@ -78,42 +67,19 @@ def least(weighed: Sequence[Weighing], defence: str) -> Weighing | None:
     return found
 
 
-def rows(reading: Reading) -> list[WeighedRow]:
-    """Every setting of every trade-off of the study, as they are stored."""
-    found = []
-    for tradeoff in reading.study.tradeoffs:
-        weighed = weigh(reading, tradeoff)
-        best = front(weighed)
-        found += [
-            WeighedRow(
-                tradeoff=tradeoff.title,
-                defence=one.defence,
-                setting=one.setting,
-                use=one.use,
-                leak=one.leak,
-                beyond=one.beyond,
-                bare=one.bare,
-                front=one in best,
-                hides=one.hides,
-            )
-            for one in weighed
-        ]
-    return found
-
-
-def blocks(reading: Reading, tradeoff: Tradeoff, place: int) -> list[Block]:
+def blocks(result: Result, tradeoff: Tradeoff, place: int) -> list[Block]:
     """A figure and a table; nothing where nothing was measured."""
-    weighed = weigh(reading, tradeoff)
+    weighed = [row for row in result.tradeoffs if row.tradeoff == tradeoff.title]
     if not weighed:
         return []
-    best = front(weighed)
+    best = [row for row in weighed if row.front]
     spots = [
         Spot(
             one.defence,
             f"{one.setting:g}",
             (one.use.value, one.use.low, one.use.high),
             (one.leak.value, one.leak.low, one.leak.high),
-            one in best,
+            one.front,
         )
         for one in weighed
     ]

@@ -21,7 +21,7 @@ from palimpsest.measures.intervals import mean, share, statistic
 from palimpsest.measures.perceptual import lpips_distance, perceptual
 from palimpsest.rng import Rng
 from palimpsest.task import predict
-from palimpsest.threat import ThreatModel
+from palimpsest.threat import ThreatModel, same_weights
 from palimpsest.types import Array, Examples, Measure, Scores
 
 PROVIDER = ThreatModel(
@@ -175,8 +175,7 @@ def measures_of(scores: Scores, attack: str, extractor: Extractor) -> tuple[Meas
 
 def check_moved(case: Case) -> None:
     """Raises BadInput where the original's weights are the subject's: nothing was unlearned, and every guess is as good."""
-    one, other = (dict(made.model.named_parameters()) for made in (case.original, case.subject))
-    if one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items()):
+    if same_weights(case.original.model, case.subject.model):
         raise BadInput("two models", got="equal weights", expected="a difference: nothing was unlearned here")
 
 
