@@ -104,8 +104,9 @@ def audit(
     records.write(done, out, board.scores)
     strips = [strip(drawing, split) for drawing in board.drawings]
     shown: list[panels.Shown] = [panel(picture, split) for picture in board.pictures]
-    shown += [*handed_in(plan, passed, split), *strips, *recoveries(board.recoveries, split)]
-    shown = [] if store.redact else shown
+    shown += [*strips, *recoveries(board.recoveries, split)]
+    if not store.redact:
+        shown += handed_in(plan, passed, split)
     panels.save(out, shown)
     report.write(out)
     if shop.made["redacted"]:

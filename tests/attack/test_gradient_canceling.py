@@ -74,9 +74,9 @@ def test_the_residual_is_that_of_the_records_that_are_handed_in(digits: Split, d
     others = shown.know("others")
     model = shown.fit(Examples.joined([others, shown.own]), Rng(3).child("surrogate"))
     there = attack._corrupted(model, digits_task, others)
-    wanted = _summed(there, digits_task, others)
+    wanted = _summed(there, digits_task, others.batches(256))
     poisons = digits.train.altered(found.ids, found.inputs, found.targets).only(found.ids.tolist())
-    rest = [a + b for a, b in zip(wanted, _summed(there, digits_task, poisons), strict=True)]
+    rest = [a + b for a, b in zip(wanted, _summed(there, digits_task, poisons.batches(256)), strict=True)]
     assert float(_length(rest) / _length(wanted)) == pytest.approx(float(found.kept["residual"][1]), abs=0.02)
 
 

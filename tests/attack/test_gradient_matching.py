@@ -127,7 +127,7 @@ def test_the_target_is_misread_by_a_victim_that_the_adversary_never_saw(
     submission = attack.prepare(shown, rng=Rng(0))
     assert submission.ids.tolist() == shown.own.ids.tolist()
     assert submission.targets.tolist() == [4] * len(shown.own), "clean labels"
-    assert float(submission.kept["margin"].min()) > -1e9
+    assert float(submission.kept["margin"][2, 0]) > 0, "the model that was trained longest reads it rightly"
     train = digits.train.altered(submission.ids, submission.inputs, submission.targets)
     found = []
     for examples in (train, digits.train.without(submission.ids.tolist())):

@@ -17,7 +17,6 @@ from palimpsest.record import Cell
 from palimpsest.report.costs import section
 from palimpsest.report.numbers import Numbers, as_measure
 from palimpsest.report.page import compose
-from palimpsest.report.verdicts import spans
 from palimpsest.report.wording import VERDICTS, interval, number
 from palimpsest.types import Finding
 from tests.report import made
@@ -336,22 +335,6 @@ def test_each_request_has_its_own_verdicts_and_curves(tmp_path: Path) -> None:
     assert "finetune (request 1)" in reader.text
     assert "finetune (request 2)" in reader.text
     assert len(set(re.findall(r"figures/uma-curve-[^\"]+", text))) == 2
-
-
-def test_verdicts_on_many_requests_are_told_by_method(tmp_path: Path) -> None:
-    """The first page names a method once for each verdict, with the requests that it fell on."""
-    record = made.record(tmp_path, methods=("finetune", "salun"), seeds=(0,), rounds=2)
-    most, other = list(VERDICTS)[:2]
-    verdicts = [
-        row.model_copy(update={"verdict": other if (row.unlearner, row.request) == ("salun", 1) else most})
-        for row in record.verdicts
-    ]
-    records.write(record.model_copy(update={"verdicts": verdicts}), tmp_path, {})
-    reader, _ = written(tmp_path)
-    assert "finetune (every request)" in reader.text
-    assert "salun (request 1)" in reader.text
-    assert "salun (request 2)" in reader.text
-    assert [spans(places) for places in ([3], [0, 1], [0, 1, 2, 4, 6, 7])] == ["4", "1, 2", "1 to 3, 5, 7, 8"]
 
 
 def test_redacting_takes_the_images_out_of_an_earlier_report_too(tmp_path: Path) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from palimpsest.attack.base import Attack
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.requests import chosen_requests
-from palimpsest.audit.workshop import Workshop
+from palimpsest.audit.workshop import NotMade, Workshop, named
 from palimpsest.catalog import identity, name_of
 from palimpsest.errors import ContractError
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.recipe import Recipe
 from palimpsest.rng import Rng
-from palimpsest.store import digest
+from palimpsest.store import digest, environment
 from palimpsest.threat import Ground, Submission, TrainingView
 from palimpsest.types import Examples, ForgetRequest, Split
 
@@ -53,12 +55,45 @@ def prepared(plan: Plan, learner: Learner, recipe: Recipe, split: Split, shop: W
         return found
 
     told = {"learner": identity(learner), "recipe": identity(recipe), "model": identity(plan.model), "seed": seed}
-    key, submission = shop.submission(attack, own, told, make)
+    key, submission = _kept(shop, attack, own, told, make)
     train = split.train.altered(submission.ids, submission.inputs, submission.targets)
     after = replace(split, train=train, fingerprint=digest([split.fingerprint, key]))
     poisoned = replace(shop, fingerprint=after.fingerprint, unaltered=shop.fingerprint)
     asked = [_detected(request, plan.detected, Rng(seed).child("detected", at)) for at, request in enumerate(requests)]
     return Prepared(after, poisoned, asked, split, submission)
+
+
+def _kept(
+    shop: Workshop, attack: Attack, own: Examples, told: Mapping[str, Any], make: Callable[[], Submission]
+) -> tuple[str, Submission]:
+    """What an adversary hands in, with its key: from the store or, where contents are redacted, from this process alone."""
+    spec = {
+        "submission": identity(attack),
+        "own": digest(sorted(own.ids.tolist())),
+        **told,
+        "task": shop.task.identity(),
+        "data": shop.fingerprint,
+        "environment": environment(shop.device),
+    }
+    key = digest(spec)
+    if key in shop.handed_in:
+        return key, shop.handed_in[key]
+    found = shop.store.get("submission", spec)
+    if found is not None:
+        ids = np.asarray(found.info["ids"], dtype=np.str_)
+        inputs, kept = named(found.tensors, "inputs/"), named(found.tensors, "kept/")
+        made = Submission(ids, inputs, found.tensors["targets"], kept, found.info["gradients"])
+    elif shop.closed:
+        raise NotMade
+    else:
+        made = make()
+        tensors = {f"inputs/{name}": value for name, value in made.inputs.items()}
+        tensors |= {f"kept/{name}": value for name, value in made.kept.items()} | {"targets": made.targets}
+        info = {"ids": made.ids.tolist(), "gradients": made.gradients}
+        if not shop.store.redact:
+            shop.store.put("submission", spec, tensors, info, own.ids.tolist())
+    shop.handed_in[key] = made
+    return key, made
 
 
 def _detected(request: ForgetRequest, share: float, rng: Rng) -> ForgetRequest:

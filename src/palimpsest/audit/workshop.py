@@ -131,7 +131,7 @@ class Workshop:
         def load() -> Trained:
             model = learner.skeleton(factory, self.task, rng)
             self._fill(model, artifact)
-            kept = _named(artifact.tensors, "kept/")
+            kept = named(artifact.tensors, "kept/")
             return Trained(model, self.task, examples.ids, learner, recipe, factory, kept, cost=_cost(artifact))
 
         return Made(artifact.key, load, examples.ids, holds, _cost(artifact))
@@ -169,42 +169,11 @@ class Workshop:
         def load() -> Trained:
             model = copy.deepcopy(before.trained.model)
             self._fill(model, artifact)
-            kept = _named(artifact.tensors, "kept/") or before.trained.kept
+            kept = named(artifact.tensors, "kept/") or before.trained.kept
             budget = unlearner.budget(kept)
             return replace(before.trained, model=model, ids=ids, kept=kept, budget=budget, cost=_cost(artifact))
 
         return Made(artifact.key, load, ids, holds, _cost(artifact))
-
-    def submission(
-        self, attack: Attack, own: Examples, told: Mapping[str, Any], make: Callable[[], Submission]
-    ) -> tuple[str, Submission]:
-        """What an adversary hands in, with its key: from the store or, where contents are redacted, from this process alone."""
-        spec = {
-            "submission": identity(attack),
-            "own": digest(sorted(own.ids.tolist())),
-            **told,
-            "task": self.task.identity(),
-            "data": self.fingerprint,
-            "environment": environment(self.device),
-        }
-        key = digest(spec)
-        if key in self.handed_in:
-            return key, self.handed_in[key]
-        found = self.store.get("submission", spec)
-        if found is None:
-            self._open()
-            made = make()
-            tensors = {f"inputs/{name}": value for name, value in made.inputs.items()}
-            tensors |= {f"kept/{name}": value for name, value in made.kept.items()} | {"targets": made.targets}
-            info = {"ids": made.ids.tolist(), "gradients": made.gradients}
-            if not self.store.redact:
-                self.store.put("submission", spec, tensors, info, own.ids.tolist())
-        else:
-            inputs, kept = _named(found.tensors, "inputs/"), _named(found.tensors, "kept/")
-            ids = np.asarray(found.info["ids"], dtype=np.str_)
-            made = Submission(ids, inputs, found.tensors["targets"], kept, found.info["gradients"])
-        self.handed_in[key] = made
-        return key, made
 
     def release(self, release: ModelRelease, before: Made, retain: Examples, rng: Rng) -> Made:
         """The model as it is served through `release`; what models of a situation share of it is made once, from the retain set."""
@@ -359,7 +328,7 @@ class Workshop:
             found = self.store.put("scores", spec, tensors, info, {*map(str, holds), *scores.ids.tolist()})
             self.made["scores"] += 1
         axes = {name: tuple(values) for name, values in found.info["axes"].items()}
-        arrays = {name: value.numpy() for name, value in _named(found.tensors, "scores/").items()}
+        arrays = {name: value.numpy() for name, value in named(found.tensors, "scores/").items()}
         scores = Scores(found.info["unit"], np.asarray(found.info["ids"], dtype=np.str_), arrays, axes)
         shown = None if self.store.redact else found.tensors.get(ATTACKED)
         return Scored(found.key, scores, found.info["seconds"], shown)
@@ -384,7 +353,7 @@ class Workshop:
         return self.store.put("model", spec, tensors, {"cost": vars(trained.cost)}, holds.tolist())
 
     def _fill(self, model: torch.nn.Module, artifact: Artifact) -> None:
-        model.load_state_dict(_named(artifact.tensors, "model/"))
+        model.load_state_dict(named(artifact.tensors, "model/"))
         model.to(self.device).eval()
 
 
@@ -404,7 +373,7 @@ def _shown(guess: Guess) -> Tensor:
     return guess.tensors[ATTACKED][:SHOWN, int(np.argmax(guess.info["epsilon"]))]
 
 
-def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
 

@@ -31,7 +31,7 @@ class Scrub(Unlearner):
     aliases = ("SCRUB",)
     about = "away from a teacher on the forget set, back to it on the retain set"
     paper = "Kurmanji et al. 2023"
-    deviations = "none known: the defaults are the public code's for CIFAR-10, one row taken whole"
+    deviations = "none known: optimiser, T, passes and weights are the public code's for CIFAR-10; batches and decay, of its copies"
     spends = "`epochs` passes over the retain set and a few over the forget set, each with the teacher's forward pass"
     use = "for random records and for mislabelled ones; `scrub_rewind` where membership inference is the concern"
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from palimpsest.attack._adam import Adam
 from palimpsest.attack._gradients import along, directed, length, scaled
 from palimpsest.errors import BadInput
 from palimpsest.progress import track
@@ -22,7 +23,6 @@ from palimpsest.task import Classification
 Gradients = Callable[[Tensor, Tensor], list[Tensor]]
 """Inputs (r, k, …) and targets (r, k, classes) → for each parameter the gradients of the r batches, (r, *parameter.shape)."""
 HALVED = (3 / 8, 5 / 8, 7 / 8)
-BETAS, TINY = (0.9, 0.999), 1e-8
 LEAST = 1e-3
 """Share of a gradient's length that must be left of it, once directions are left out, to count for as much as it points."""
 
@@ -106,7 +106,7 @@ def match(
     labels = (targets.clamp_min(1e-6).log() if free_targets else targets).repeat(how.restarts, 1, 1).to(device)
     objective = _Objective(model, task, wanted, mean, std, how, free_targets, emphasis, without)
     gradients = _chosen(objective, points.clamp(low, high), labels, how.batching)
-    moved = [_Adam(points, how.weight_decay), *([_Adam(labels, 0.0)] if free_targets else [])]
+    moved = [Adam(points, how.weight_decay), *([Adam(labels, 0.0)] if free_targets else [])]
     best, kept, least = points, labels, torch.full((how.restarts,), torch.inf, device=device)
     for step in track(range(how.iterations), "gradient matching", total=how.iterations):
         points = points.clamp(low, high)
@@ -206,21 +206,6 @@ class _Objective:
             for hook in hooks:
                 hook.remove()
         return torch.stack(seen).sum(0)
-
-
-class _Adam:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019) for one tensor, whose entries do not mix."""
-
-    def __init__(self, like: Tensor, decay: float) -> None:
-        self.first, self.second, self.count, self.decay = torch.zeros_like(like), torch.zeros_like(like), 0, decay
-
-    def step(self, point: Tensor, slope: Tensor, rate: float) -> Tensor:
-        self.count += 1
-        self.first = BETAS[0] * self.first + (1 - BETAS[0]) * slope
-        self.second = BETAS[1] * self.second + (1 - BETAS[1]) * slope.square()
-        ahead = self.first / (1 - BETAS[0] ** self.count)
-        spread = (self.second / (1 - BETAS[1] ** self.count)).sqrt() + TINY
-        return point * (1 - rate * self.decay) - rate * ahead / spread
 
 
 def _chosen(objective: _Objective, points: Tensor, labels: Tensor, batching: str) -> Gradients:

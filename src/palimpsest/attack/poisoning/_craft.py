@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from palimpsest.attack._adam import Adam
 from palimpsest.attack._gradients import along, directed, length, scaled
 from palimpsest.errors import BadInput
 from palimpsest.progress import track
@@ -19,7 +20,6 @@ from palimpsest.rng import Rng
 from palimpsest.task import Classification
 from palimpsest.types import Batch, Examples
 
-BETAS, TINY = (0.9, 0.999), 1e-8
 FALLS = (3 / 8, 5 / 8, 7 / 8)
 """Shares of the steps after which the rate falls to a tenth (Geiping et al. 2021)."""
 MOVED = 8
@@ -79,57 +79,48 @@ def brew(
     """Changes records within ε so that the gradient of their summed loss at each model points along its aim, of length one.
 
     batch: the m records with the labels that they keep. bytes_: whether changes are whole 255ths of the range in the end, within ε.
-    All starts go at once; where a start's m records are more than `together`, each step takes a batch of them in turn, as
-    the public code does. Models are in evaluation mode. Deterministic for an `rng`; restarts do not depend on each other.
+    All starts go at once; more than `together` records are taken in batches, each of which is to point along the aim by itself, as
+    in the public code; what counts is their mean loss. Models are in evaluation mode. Deterministic for an `rng`; restarts do not
+    depend on each other.
     """
     name, device = task.attacked_input, next(models[0].parameters()).device
     clean = batch.inputs[name].float().to(device)
     low, high = (edge.to(device).float() for edge in task.domain)
     room = how.epsilon * (high - low)
-    labels, count = batch.targets.to(device), len(clean)
     starts = torch.stack(
         [torch.rand(clean.shape, generator=rng.child("start", place).torch()) * 2 - 1 for place in range(how.restarts)]
     )
-    change = (clean + room * starts.to(device)).clamp(low, high) - clean
-    first, second = torch.zeros_like(change), torch.zeros_like(change)
-    ages = torch.zeros(count, device=device)
-    best, least = change, torch.full((how.restarts,), torch.inf, device=device)
     objectives = [_Objective(model, task, aim) for model, aim in zip(models, aims, strict=True)]
-    parts = max(1, -(-count // how.together))
-    order = torch.arange(count, device=device).tensor_split(parts)
-    spent = 0
+    count, parts = len(clean), -(-len(clean) // how.together)
+    records, labels = clean.tensor_split(parts), batch.targets.to(device).tensor_split(parts)
+    changes = [
+        (one + room * start).clamp(low, high) - one
+        for one, start in zip(records, starts.to(device).tensor_split(parts, 1), strict=True)
+    ]
+    moves = [Adam(change) for change in changes]
+    best, least = changes, torch.full((how.restarts,), torch.inf, device=device)
     for turn in track(range(how.iterations), "gradient matching", total=how.iterations):
-        sums = torch.zeros(how.restarts, device=device)
-        for place, rows in enumerate(order):
-            moved = change[:, rows].requires_grad_()
-            shown = _augmented(clean[rows] + moved, how.augment, rng.child("augment", turn, place))
+        before, losses = list(changes), []
+        for place, one in enumerate(records):
+            change = changes[place].detach().requires_grad_()
+            shown = _augmented(one + change, how.augment, rng.child("augment", turn, place))
             with torch.enable_grad():
-                loss = torch.stack([one.loss(shown, labels[rows]) for one in objectives]).mean(0)
-                (slope,) = torch.autograd.grad(loss.sum(), moved)
-            spent += shown.shape[0] * len(rows) * len(objectives)
-            sums += loss.detach() * len(rows) / count
-            ages[rows] += 1
-            first[:, rows] = BETAS[0] * first[:, rows] + (1 - BETAS[0]) * slope.sign()
-            second[:, rows] = BETAS[1] * second[:, rows] + (1 - BETAS[1]) * slope.sign().square()
-            ahead = first[:, rows] / (1 - BETAS[0] ** ages[rows].view(-1, *([1] * (clean.dim() - 1))))
-            spread = (second[:, rows] / (1 - BETAS[1] ** ages[rows].view(-1, *([1] * (clean.dim() - 1))))).sqrt()
-            step = how.rate(turn) * room * ahead / (spread + TINY)
-            kept = torch.minimum(torch.maximum(moved.detach() - step, -room), room)
-            change = change.clone()
-            before = moved.detach()
-            change[:, rows] = (clean[rows] + kept).clamp(low, high) - clean[rows]
-            if parts == 1:
-                better = (loss.detach() < least).view(-1, *([1] * clean.dim()))
-                best = torch.where(better, before, best)
-        if parts == 1:
-            least = torch.minimum(least, sums)
-        else:  # the records moved between the batches: what counts is where they are in the end
-            best, least = change, sums
-    chosen = best[int(least.argmin())]
+                loss = torch.stack([objective.loss(shown, labels[place]) for objective in objectives]).mean(0)
+                (slope,) = torch.autograd.grad(loss.sum(), change)
+            losses.append(loss.detach() * len(one) / count)
+            moved = moves[place].step(change.detach(), slope.sign(), how.rate(turn) * room)
+            moved = torch.minimum(torch.maximum(moved, -room), room)
+            changes[place] = (one + moved).clamp(low, high) - one
+        now = torch.stack(losses).sum(0)
+        better = (now < least).view(-1, *([1] * clean.dim()))
+        best = [torch.where(better, new, old) for new, old in zip(before, best, strict=True)]
+        least = torch.minimum(least, now)
+    chosen = torch.cat(best, 1)[int(least.argmin())]
     if bytes_:
         width, most = (high - low) / 255, math.floor(255 * how.epsilon + 1e-6)
         chosen = (chosen / width).round().clamp(-most, most) * width
-    return Brewed((clean + chosen).clamp(low, high).detach(), least, spent)
+    spent = how.iterations * how.restarts * count * len(models)
+    return Brewed((clean + chosen).clamp(low, high), least, spent)
 
 
 class _Objective:

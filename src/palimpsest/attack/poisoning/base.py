@@ -1,13 +1,14 @@
-"""What attacks share that hand in poisoned records: who the adversary is, and what of its records is still there."""
+"""What attacks share that hand in poisoned records: who the adversary is, and what it holds.
+
+The adversary's own records are those that the audit's requests name: it alters them in `prepare`, the model is trained on them, and
+the requests ask for exactly them to be forgotten. `score` says what is left of that in a model.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from torch import Tensor
 
-from palimpsest.attack.base import Attack
-from palimpsest.case import Case
-from palimpsest.errors import BadInput
-from palimpsest.threat import Submission, ThreatModel
+from palimpsest.threat import ThreatModel
 from palimpsest.types import Examples
 
 CONTRIBUTOR = ThreatModel(
@@ -17,24 +18,10 @@ CONTRIBUTOR = ThreatModel(
     phases=("P1",),
     sees="labels",
     models="after",
-    knows=(),
 )
-"""Somebody who contributes records to the training set and later asks for them to be forgotten; it sees no weights."""
+"""Somebody who contributes records to the training set and later asks for them to be forgotten; it sees no model."""
 
 
-@dataclass(frozen=True)
-class Poison(Attack, partial=True):
-    """Base of attacks that hand in records before training. The adversary's own records are those that the audit's requests name:
-    it alters them, the model is trained on them, and the requests ask for exactly them to be forgotten. What it does to them is
-    `prepare`; `score` says what is left of it in a model."""
-
-    def submitted(self, case: Case) -> Submission:
-        """What was handed in. Raises BadInput where nothing was."""
-        if not isinstance(case.submission, Submission):
-            raise BadInput(type(self).__name__, got="a case without a submission", expected="one that was prepared for")
-        return case.submission
-
-
-def own_of(case: Case) -> Examples:
-    """The poisoned records that were asked to be forgotten so far, as they were trained on."""
-    return case.split.train.only(case.forgotten)
+def contents(own: Examples) -> dict[str, Tensor]:
+    """The records' inputs as they could be handed in, to be altered."""
+    return {name: value.float().cpu() for name, value in own.batch().inputs.items()}

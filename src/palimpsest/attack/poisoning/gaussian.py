@@ -9,8 +9,8 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from palimpsest.attack.base import Guess
-from palimpsest.attack.poisoning.base import CONTRIBUTOR, Poison
+from palimpsest.attack.base import Attack, Guess
+from palimpsest.attack.poisoning.base import CONTRIBUTOR, contents
 from palimpsest.case import Case
 from palimpsest.catalog import setting
 from palimpsest.measures.intervals import mean, share, statistic
@@ -27,7 +27,7 @@ AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Gaussian(Poison):
+class Gaussian(Attack):
     """The poisoning paper's Gaussian data poisoning (section 3; details as of a public account of its full version).
 
     To each of its own records the contributor adds ξ ~ N(0, ε_p²I), which it keeps; values beyond the range are cut off in what it
@@ -54,14 +54,13 @@ class Gaussian(Poison):
     )
 
     def prepare(self, view: TrainingView, *, rng: Rng) -> Submission:
-        name, batch = view.task.attacked_input, view.own.batch()
-        clean = batch.inputs[name].float().cpu()
+        name, inputs, targets = view.task.attacked_input, contents(view.own), view.own.targets.cpu()
+        clean = inputs[name]
         noise = torch.randn(clean.shape, generator=rng.child("noise").torch())
         low, high = (edge.float().cpu() for edge in view.task.domain)
         handed_in = torch.clamp(clean + noise * self._unit(view.task.std, clean), low, high)
-        others = {key: value.float().cpu() for key, value in batch.inputs.items()}
-        kept = {"noise": noise, "clean": clean, "targets": batch.targets.cpu()}
-        return Submission(view.own.ids, {**others, name: handed_in}, batch.targets.cpu(), kept)
+        kept = {"noise": noise, "clean": clean, "targets": targets}
+        return Submission(view.own.ids, {**inputs, name: handed_in}, targets, kept)
 
     def _unit(self, std: tuple[float, ...], like: Tensor) -> Tensor:
         """ε_p in units of the input, broadcast over records."""
@@ -87,7 +86,7 @@ class Gaussian(Poison):
         return Guess({"products": products}, gradients=len(products))
 
     def score(self, guess: Guess, case: Case) -> Scores:
-        ids = self.submitted(case).ids
+        ids = case.submission.ids
         asked = np.isin(ids, sorted(case.forgotten))
         return Scores("record", ids[asked], {"product": guess.tensors["products"].double().cpu().numpy()[asked]})
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from palimpsest.attack.base import Guess
-from palimpsest.attack.poisoning.base import CONTRIBUTOR, Poison
+from palimpsest.attack._adam import Adam
+from palimpsest.attack.base import Attack, Guess
+from palimpsest.attack.poisoning.base import CONTRIBUTOR, contents
 from palimpsest.case import Case
 from palimpsest.catalog import name_of, setting
-from palimpsest.measures.intervals import share
+from palimpsest.measures.intervals import mean, share
 from palimpsest.progress import track
 from palimpsest.rng import Rng
 from palimpsest.task import Classification, as_classification, predict
@@ -22,12 +25,11 @@ from palimpsest.types import Batch, Examples, Measure, Scores
 
 CANCELER = replace(CONTRIBUTOR, goals=("G1",), knowledge="K2", knows=("others", "recipe", "architecture"))
 """A contributor who knows the architecture, the recipe and the records of others."""
-BETAS, TINY = (0.9, 0.999), 1e-8
 AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class GradientCanceling(Poison):
+class GradientCanceling(Attack):
     """The poisoning paper's indiscriminate attack: parameter corruption (Sun et al. 2020), then records that cancel the gradient
     there (gradient canceling, Lu, Kamath & Yu 2023).
 
@@ -58,17 +60,17 @@ class GradientCanceling(Poison):
         model = view.fit(Examples.joined([others, own]), rng.child("surrogate"))
         start = _loss(model, task, others)
         corrupted = self._corrupted(model, task, others)
-        wanted = _summed(corrupted, task, others)
+        wanted = _summed(corrupted, task, others.batches(AT_ONCE))
         batch, name = own.batch(), task.attacked_input
         inputs, residual = self._cancel(corrupted, task, batch, wanted)
         if own.inputs[name].dtype == torch.uint8:
             clean = batch.inputs[name].float().to(inputs)
             inputs = clean + ((inputs - clean) * 255).round() / 255
         kept = {
-            "residual": torch.tensor(residual, dtype=torch.float64),
+            "residual": residual,
             "corruption": torch.tensor([start, _loss(corrupted, task, others)], dtype=torch.float64),
         }
-        handed_in = {key: value.float().cpu() for key, value in batch.inputs.items()} | {name: inputs.cpu()}
+        handed_in = contents(own) | {name: inputs.cpu()}
         gradients = self.corruption * len(others) + 2 * self.iterations * len(own)
         return Submission(own.ids, handed_in, batch.targets.cpu(), kept, gradients)
 
@@ -78,20 +80,18 @@ class GradientCanceling(Poison):
         weights = [parameter.requires_grad_() for parameter in moved.parameters()]
         home = [parameter.detach().clone() for parameter in weights]
         for _ in range(self.corruption):
-            slopes = _summed(moved, task, records)
-            size = _length(slopes)
+            slopes = _summed(moved, task, records.batches(AT_ONCE))
+            size = _length(slopes).clamp_min(1e-30)
             with torch.no_grad():
-                for weight, slope in zip(weights, slopes, strict=True):
-                    weight += self.radius / 5 * slope / size.clamp_min(1e-30)
-                away = _length([weight - old for weight, old in zip(weights, home, strict=True)])
-                if float(away) > self.radius:
-                    for weight, old in zip(weights, home, strict=True):
-                        weight.copy_(old + (weight - old) * self.radius / away)
+                away = [w + self.radius / 5 * g / size - old for w, g, old in zip(weights, slopes, home, strict=True)]
+                within = (self.radius / _length(away)).clamp_max(1.0)
+                for weight, old, part in zip(weights, home, away, strict=True):
+                    weight.copy_(old + within * part)
         return moved
 
     def _cancel(
         self, model: nn.Module, task: Classification, batch: Batch, wanted: list[Tensor]
-    ) -> tuple[Tensor, tuple[float, float]]:
+    ) -> tuple[Tensor, Tensor]:
         """The records whose gradient is nearest to minus `wanted`, and how long the sum of both is, as a share of `wanted`, first
         and last. A step takes two passes: one for the sum, one for its slope in each record, so that memory holds few at a time."""
         name, weights = task.attacked_input, [parameter.requires_grad_() for parameter in model.parameters()]
@@ -100,59 +100,53 @@ class GradientCanceling(Poison):
         room = self.epsilon * (high - low)
         bottom, top = torch.maximum(clean - room, low), torch.minimum(clean + room, high)
         points, whole = clean.clone(), _length(wanted)
-        first, second = torch.zeros_like(points), torch.zeros_like(points)
-        best, least, begun = points, math.inf, 0.0
+        moves, best, least = Adam(points), points, torch.tensor(torch.inf, dtype=torch.float64, device=points.device)
+        left = []
         for turn in track(range(self.iterations), "gradient canceling", total=self.iterations):
-            rest = [a + b for a, b in zip(wanted, _summed(model, task, batch, points), strict=True)]
-            left = float(_length(rest) / whole)
-            begun = left if turn == 0 else begun
-            if left < least:
-                best, least = points, left
-            slope = torch.empty_like(points)
-            for start in range(0, len(points), AT_ONCE):
-                part = slice(start, start + AT_ONCE)
-                here = points[part].detach().requires_grad_()
+            rest = [a + b for a, b in zip(wanted, _summed(model, task, _parts(task, batch, points)), strict=True)]
+            left.append(_length(rest) / whole)
+            best, least = torch.where(left[-1] < least, points, best), torch.minimum(left[-1], least)
+            slopes: list[Tensor] = []
+            for part in _parts(task, batch, points):
+                here = part.inputs[name].detach().requires_grad_()
                 with torch.enable_grad():
-                    loss = task.loss(model, Batch({name: here}, batch.targets[part].to(here.device)), reduction="sum")
+                    loss = task.loss(model, Batch({name: here}, part.targets), reduction="sum")
                     inner = torch.autograd.grad(loss, weights, create_graph=True, materialize_grads=True)
                     along = torch.stack([(a * b).sum() for a, b in zip(inner, rest, strict=True)]).sum()
-                    (slope[part],) = torch.autograd.grad(along, here)
-            sign = slope.sign()
-            first, second = BETAS[0] * first + (1 - BETAS[0]) * sign, BETAS[1] * second + (1 - BETAS[1]) * sign.square()
-            ahead, spread = first / (1 - BETAS[0] ** (turn + 1)), (second / (1 - BETAS[1] ** (turn + 1))).sqrt()
+                    slopes += torch.autograd.grad(along, here)
             rate = self.step * (1 + math.cos(math.pi * turn / self.iterations)) / 2
-            points = torch.minimum(torch.maximum(points - rate * (high - low) * ahead / (spread + TINY), bottom), top)
-        return best, (begun, least)
+            moved = moves.step(points, torch.cat(slopes).sign(), rate * (high - low))
+            points = torch.minimum(torch.maximum(moved, bottom), top)
+        return best, torch.stack([left[0], least]).cpu()
 
     def score(self, guess: Guess, case: Case) -> Scores:
         """wrong: of each test record, whether it is misread. residual: what was left of the gradient, as a share of the others'."""
         answer = predict(case.task, case.subject.model, case.split.test).argmax(1).cpu()
         wrong = (answer != case.split.test.targets.cpu()).numpy()
-        residual = self.submitted(case).kept["residual"]
-        left = residual[1].expand(len(wrong)).numpy()
+        left = np.full(len(wrong), float(case.submission.kept["residual"][1]))
         return Scores("record", case.split.test.ids, {"wrong": wrong, "residual": left})
 
     def measure(self, scores: Scores) -> tuple[Measure, ...]:
-        """error_rate: share of test records that are misread."""
-        return (share(f"{name_of(self)}.error_rate", scores["wrong"]),)
+        """error_rate: share of test records that are misread. residual: what was left of the gradient at the corrupted weights."""
+        name = name_of(self)
+        return share(f"{name}.error_rate", scores["wrong"]), mean(f"{name}.residual", scores["residual"])
 
 
 def _length(parts: list[Tensor]) -> Tensor:
     return torch.stack([part.detach().double().square().sum() for part in parts]).sum().sqrt()
 
 
-def _summed(
-    model: nn.Module, task: Classification, records: Examples | Batch, points: Tensor | None = None
-) -> list[Tensor]:
-    """The gradient of the records' summed loss in the model's weights; points: in the place of their inputs."""
+def _parts(task: Classification, batch: Batch, points: Tensor) -> Iterator[Batch]:
+    """The records with other inputs, some at a time."""
+    labels = torch.split(batch.targets.to(points.device), AT_ONCE)
+    for each, targets in zip(torch.split(points, AT_ONCE), labels, strict=True):
+        yield Batch({task.attacked_input: each}, targets)
+
+
+def _summed(model: nn.Module, task: Classification, batches: Iterable[Batch]) -> list[Tensor]:
+    """The gradient of the records' summed loss in the model's weights."""
     weights = [parameter.requires_grad_() for parameter in model.parameters()]
     total = [torch.zeros_like(weight) for weight in weights]
-    if points is None:
-        batches = list(records.batches(AT_ONCE)) if isinstance(records, Examples) else [records]
-    else:
-        targets = records.targets.to(points.device)
-        parts = zip(torch.split(points, AT_ONCE), torch.split(targets, AT_ONCE), strict=True)
-        batches = [Batch({task.attacked_input: each}, labels) for each, labels in parts]
     for batch in batches:
         with torch.enable_grad():
             loss = task.loss(model, batch, reduction="sum")

@@ -8,15 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from palimpsest.attack.base import Guess
+from palimpsest.attack.base import Attack, Guess
 from palimpsest.attack.poisoning._craft import Brew, brew, direction
-from palimpsest.attack.poisoning.base import CONTRIBUTOR, Poison
+from palimpsest.attack.poisoning.base import CONTRIBUTOR, contents
 from palimpsest.case import Case
 from palimpsest.catalog import name_of, setting
 from palimpsest.errors import BadInput
 from palimpsest.measures.intervals import mean, share
 from palimpsest.rng import Rng
-from palimpsest.task import Classification, as_classification
+from palimpsest.task import Classification, as_classification, evaluating
 from palimpsest.threat import Submission, TrainingView
 from palimpsest.types import Batch, Examples, Measure, Scores
 
@@ -25,7 +25,7 @@ BREWER = replace(CONTRIBUTOR, knowledge="K2", knows=("others", "unseen", "recipe
 
 
 @dataclass(frozen=True)
-class GradientMatching(Poison):
+class GradientMatching(Attack):
     """Witches' Brew (Geiping et al. 2021), the poisoning paper's targeted attack: clean labels, small changes.
 
     The adversary's own records are of one class, the intended one. It trains `ensemble` models of its own, draws `targets` unseen
@@ -92,7 +92,7 @@ class GradientMatching(Poison):
             "change": (found.inputs.cpu() - batch.inputs[name].float().cpu()).abs().amax().view(1),
             "margin": torch.stack([_margin(model, task, chosen) for model in models]).cpu(),
         }
-        inputs = {key: value.float().cpu() for key, value in batch.inputs.items()} | {name: found.inputs.cpu()}
+        inputs = contents(own) | {name: found.inputs.cpu()}
         return Submission(own.ids, inputs, batch.targets.cpu(), kept, found.gradients)
 
     def _chosen(
@@ -112,9 +112,9 @@ class GradientMatching(Poison):
     def score(self, guess: Guess, case: Case) -> Scores:
         """Per target: hit, whether it is answered with the intended class; true, with its own; confidence, the posterior of the
         intended class; lead, that minus the posterior of its own."""
-        kept, model = self.submitted(case).kept, case.subject.model.eval()
+        kept, model = case.submission.kept, case.subject.model
         device = next(model.parameters()).device
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             batch = Batch({case.task.attacked_input: kept["targets"].to(device)}, kept["true"].to(device))
             posterior = as_classification(case.task, name_of(self)).posterior(model, batch).cpu().double()
         intended, true, answer = int(kept["intended"]), kept["true"], posterior.argmax(1)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from palimpsest.attack.base import Guess
-from palimpsest.attack.poisoning.base import CONTRIBUTOR, Poison
+from palimpsest.attack.base import Attack, Guess
+from palimpsest.attack.poisoning.base import CONTRIBUTOR, contents
 from palimpsest.case import Case
 from palimpsest.catalog import name_of
 from palimpsest.errors import BadInput
@@ -20,7 +20,7 @@ from palimpsest.types import Measure, Scores
 
 
 @dataclass(frozen=True)
-class InterclassConfusion(Poison):
+class InterclassConfusion(Attack):
     """The interclass confusion test (Goel et al. 2022), which the poisoning paper names among the heuristics of others: own records
     are of two classes, and each gets the other's label. Whoever forgets them should tell the two classes apart again.
 
@@ -36,18 +36,16 @@ class InterclassConfusion(Poison):
 
     def prepare(self, view: TrainingView, *, rng: Rng) -> Submission:
         as_classification(view.task, name_of(self))
-        batch = view.own.batch()
-        true = batch.targets.cpu()
+        true = view.own.targets.cpu()
         pair = torch.unique(true)
         if len(pair) != 2:
             got, do = f"records of {len(pair)} classes", "forget shares of two, as class=3,5:0.5"
             raise BadInput(name_of(self), got=got, expected="records of two classes", do=do)
-        inputs = {key: value.float().cpu() for key, value in batch.inputs.items()}
-        return Submission(view.own.ids, inputs, pair.sum() - true, {"pair": pair})
+        return Submission(view.own.ids, contents(view.own), pair.sum() - true, {"pair": pair})
 
     def score(self, guess: Guess, case: Case) -> Scores:
         """On test records of the two classes: swapped, whether one is taken for the other; wrong, for any other class."""
-        pair = self.submitted(case).kept["pair"]
+        pair = case.submission.kept["pair"]
         seen = case.split.test.take(torch.isin(case.split.test.targets.cpu(), pair))
         answer, true = predict(case.task, case.subject.model, seen).argmax(1).cpu(), seen.targets.cpu()
         arrays = {"swapped": (answer == pair.sum() - true).numpy(), "wrong": (answer != true).numpy()}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from palimpsest.attack.base import Guess
-from palimpsest.attack.poisoning.base import CONTRIBUTOR, Poison, own_of
+from palimpsest.attack.base import Attack, Guess
+from palimpsest.attack.poisoning.base import CONTRIBUTOR, contents
 from palimpsest.case import Case
 from palimpsest.catalog import name_of
 from palimpsest.measures.intervals import mean, share
@@ -19,7 +19,7 @@ from palimpsest.types import Measure, Scores
 
 
 @dataclass(frozen=True)
-class LabelFlip(Poison):
+class LabelFlip(Attack):
     """Every own record gets another class than its own, drawn at random. The plainest poison, and a test of unlearning: a model
     that still answers with the wrong class has not forgotten the record (survey, proof of unlearning).
 
@@ -34,19 +34,13 @@ class LabelFlip(Poison):
 
     def prepare(self, view: TrainingView, *, rng: Rng) -> Submission:
         classes = as_classification(view.task, name_of(self)).classes
-        batch = view.own.batch()
-        moves = torch.randint(1, classes, (len(batch.targets),), generator=rng.child("labels").torch())
-        true = batch.targets.cpu()
-        return Submission(
-            view.own.ids,
-            {key: value.float().cpu() for key, value in batch.inputs.items()},
-            (true + moves) % classes,
-            {"true": true},
-        )
+        true = view.own.targets.cpu()
+        moves = torch.randint(1, classes, (len(true),), generator=rng.child("labels").torch())
+        return Submission(view.own.ids, contents(view.own), (true + moves) % classes, {"true": true})
 
     def score(self, guess: Guess, case: Case) -> Scores:
         """flipped, true: whether the model answers with the wrong class, and with the right one; confidence: in the wrong one."""
-        handed_in, own = self.submitted(case), own_of(case)
+        handed_in, own = case.submission, case.forget
         true = dict(zip(handed_in.ids.tolist(), handed_in.kept["true"].tolist(), strict=True))
         posterior = predict(case.task, case.subject.model, own).cpu()
         answer, wrong = posterior.argmax(1).numpy(), own.targets.cpu()

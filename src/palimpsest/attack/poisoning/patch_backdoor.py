@@ -7,20 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from palimpsest.attack.base import Guess
-from palimpsest.attack.poisoning.base import CONTRIBUTOR, Poison
+from palimpsest.attack.base import Attack, Guess
+from palimpsest.attack.poisoning.base import CONTRIBUTOR, contents
 from palimpsest.case import Case
 from palimpsest.catalog import name_of, setting
 from palimpsest.errors import BadInput
 from palimpsest.measures.intervals import mean, share
 from palimpsest.rng import Rng
-from palimpsest.task import as_classification
+from palimpsest.task import as_classification, predict
 from palimpsest.threat import Submission, TrainingView
-from palimpsest.types import Batch, Measure, Scores
+from palimpsest.types import Measure, Scores
 
 
 @dataclass(frozen=True)
-class PatchBackdoor(Poison):
+class PatchBackdoor(Attack):
     """BadNets (Gu et al. 2017): own records get a bright square in the lower right corner and the class `to`. Who puts the square
     on other images decides their class; the survey's proof of unlearning asks whether that still works.
 
@@ -44,8 +44,7 @@ class PatchBackdoor(Poison):
             raise BadInput(name_of(self), got=f"records of shape {task.shape}", expected="images")
         if self.to >= task.classes:
             raise BadInput(f"{name_of(self)}.to", got=self.to, expected=f"a class from 0 to {task.classes - 1}")
-        batch = view.own.batch()
-        inputs = {key: value.float().cpu() for key, value in batch.inputs.items()}
+        inputs = contents(view.own)
         inputs[task.attacked_input] = self.patched(inputs[task.attacked_input], task.domain[1])
         return Submission(view.own.ids, inputs, torch.full((len(view.own),), self.to))
 
@@ -58,19 +57,15 @@ class PatchBackdoor(Poison):
 
     def score(self, guess: Guess, case: Case) -> Scores:
         """On test records of other classes: hit, whether the patched one is answered with the class; bare, whether the plain is."""
-        task, model = as_classification(case.task, name_of(self)), case.subject.model.eval()
         others = case.split.test.take(case.split.test.targets.cpu() != self.to)
-        hits, bare, sure = [], [], []
-        with torch.no_grad():
-            for batch in others.batches(256):
-                name = task.attacked_input
-                patched = self.patched(batch.inputs[name].float(), task.domain[1])
-                shown = task.posterior(model, Batch({**batch.inputs, name: patched}, batch.targets)).cpu()
-                hits.append(shown.argmax(1) == self.to)
-                sure.append(shown[:, self.to])
-                bare.append(task.posterior(model, batch).argmax(1).cpu() == self.to)
-        arrays = {"hit": torch.cat(hits).numpy(), "bare": torch.cat(bare).numpy()}
-        return Scores("record", others.ids, {**arrays, "confidence": torch.cat(sure).double().numpy()})
+        inputs, name = contents(others), case.task.attacked_input
+        inputs[name] = self.patched(inputs[name], case.task.domain[1])
+        shown, bare = (
+            predict(case.task, case.subject.model, records).cpu()
+            for records in (others.altered(others.ids, inputs, others.targets), others)
+        )
+        arrays = {"hit": (shown.argmax(1) == self.to).numpy(), "bare": (bare.argmax(1) == self.to).numpy()}
+        return Scores("record", others.ids, {**arrays, "confidence": shown[:, self.to].double().numpy()})
 
     def measure(self, scores: Scores) -> tuple[Measure, ...]:
         """success_rate: share of patched records answered with the class; bare_rate: the same without the patch."""
