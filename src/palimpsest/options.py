@@ -152,9 +152,31 @@ def make_plan(
         imported=imported,
         device=usable_device(device),
         threads=chosen.threads,
+        search=searched(chosen, made.unlearners),
         scale=chosen.scale or "custom",
         tuned={label: told.model_dump() for label, told in chosen.tuned.items()},
     )
+
+
+def searched(chosen: Choices, unlearners: Iterable[Unlearner]) -> dict[str, dict[str, tuple[Any, ...]]]:
+    """The values that are to be tried of each method's fields, as the fields have them.
+
+    Raises UnknownName for a method that is not part of the audit or a field that it does not have, BadInput for a value that it
+    refuses.
+    """
+    made = dict(zip(labelled("unlearners", methods(chosen)[0]), unlearners, strict=True))
+    found: dict[str, dict[str, tuple[Any, ...]]] = {}
+    for name, fields in chosen.search.items():
+        label = resolved("unlearners", name)
+        if label not in made:
+            raise UnknownName("--search", got=name, known=made)
+        own = catalog.settings_of(made[label])
+        for field, values in fields.items():
+            if not values:
+                raise BadInput(f"--search {name}.{field}", got="no value", expected="values to try, such as 0.01,0.1")
+            every = [catalog.make("unlearners", label.partition("#")[0], {**own, field: value}) for value in values]
+            found.setdefault(label, {})[field] = tuple(getattr(one, field) for one in every)
+    return found
 
 
 def methods(chosen: Choices) -> tuple[list[str], list[str]]:
@@ -234,7 +256,19 @@ def resolved(kind: str, name: str) -> str:
     return name
 
 
-def assignments(texts: Iterable[str]) -> Settings:
+def ranges(texts: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+    """`--search NAME.FIELD=VALUE,VALUE`, each, as values to be tried.
+
+    >>> ranges(["finetune.lr=0.01,0.1"])
+    {'finetune': {'lr': ['0.01', '0.1']}}
+    """
+    return {
+        name: {field: [value.strip() for value in str(text).split(",")] for field, text in fields.items()}
+        for name, fields in assignments(texts, "--search").items()
+    }
+
+
+def assignments(texts: Iterable[str], option: str = "--set") -> Settings:
     """`--set NAME.FIELD=VALUE`, each, as settings.
 
     >>> assignments(["salun.lr=0.01", "my_module:Mine.steps=3"])
@@ -245,7 +279,9 @@ def assignments(texts: Iterable[str]) -> Settings:
         left, equals, value = text.partition("=")
         name, dot, field = left.rpartition(".")
         if not (equals and dot and name and field):
-            raise BadInput("--set", got=repr(text), expected="NAME.FIELD=VALUE", do="write it like --set salun.lr=0.01")
+            raise BadInput(
+                option, got=repr(text), expected="NAME.FIELD=VALUE", do=f"write it like {option} salun.lr=0.01"
+            )
         found.setdefault(name.strip(), {})[field.strip()] = value
     return found
 

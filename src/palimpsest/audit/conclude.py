@@ -90,6 +90,7 @@ def conclude(
             "policy": plain(vars(plan.policy)),
             "controls": plan.controls,
             **({"homes": others} if others else {}),
+            **({"search": plain(plan.search)} if plan.search else {}),
             **({"tuned": dict(plan.tuned)} if plan.tuned else {}),
         },
         cells=board.cells,

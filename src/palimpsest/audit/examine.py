@@ -12,8 +12,9 @@ import numpy as np
 from palimpsest.attack.base import Attack
 from palimpsest.audit.board import Board, Drawing, Picture, Place, Recovered
 from palimpsest.audit.controls import bias_matched, half, known_leak, placebo, stand_ins
+from palimpsest.audit.failures import FAILURES
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import FAILURES, Stage, labels
+from palimpsest.audit.stage import Stage, labels
 from palimpsest.audit.workshop import Made, Scored, Workshop
 from palimpsest.case import Case, halves, held_out
 from palimpsest.catalog import name_of, settings_of

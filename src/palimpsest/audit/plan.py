@@ -58,7 +58,8 @@ class Plan:
     found to be poisoned, and asked to be forgotten, of what an attack handed in (corrective unlearning). defences: every method is
     tried with each of them too, where it fits. learners: those that single methods need, by name, beside the audit's own.
     optional: labels of methods that are skipped where the case is not theirs. skipped: label → why. controls: retrained models per
-    seed and learner. threads: None leaves torch's own number. tuned: how the methods' settings were found (`tuning.Tuned.told` by
+    seed and learner. threads: None leaves torch's own number. search: label of a method → field → values, of which that with the
+    least error on validation records is taken. tuned: how the methods' settings were found (`tuning.Tuned.told` by
     method), for the record.
     """
 
@@ -82,6 +83,7 @@ class Plan:
     imported: Imported | None = None
     device: str = "cpu"
     threads: int | None = None
+    search: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
     scale: str = "custom"
     tuned: Mapping[str, Any] = field(default_factory=dict)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from palimpsest.audit.failures import FAILURES
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import FAILURES, Home, Stage, stages
+from palimpsest.audit.stage import Home, Stage, stages
 from palimpsest.audit.workshop import Made, Workshop
 from palimpsest.catalog import name_of, settings_of
 from palimpsest.defend.base import ModelRelease, OutputRelease

@@ -11,8 +11,8 @@ import numpy as np
 from palimpsest.attack.base import Attack
 from palimpsest.audit.board import Board, pooled
 from palimpsest.audit.examine import examiners
+from palimpsest.audit.failures import FAILURES
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import FAILURES
 from palimpsest.catalog import name_of
 from palimpsest.record import Cell, MeasureRow
 from palimpsest.store import digest

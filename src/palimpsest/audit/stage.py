@@ -13,13 +13,15 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from torch import Tensor, nn
 
+from palimpsest.audit.failures import FAILURES
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.prepared import Prepared, prepared
+from palimpsest.audit.searched import Values, best, deciding, variants
 from palimpsest.audit.workshop import Made, Workshop
 from palimpsest.case import Case, classes_gone
 from palimpsest.catalog import identity, name_of, settings_of
 from palimpsest.defend.base import Guarded, ModelRelease, OutputRelease
-from palimpsest.errors import BadInput, PalimpsestError, StoreError
+from palimpsest.errors import BadInput, StoreError
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.recipe import Recipe
 from palimpsest.rng import Rng
@@ -28,9 +30,6 @@ from palimpsest.task import Task
 from palimpsest.threat import Submission
 from palimpsest.types import Examples, ForgetRequest, Split
 from palimpsest.unlearn.base import Unlearner
-
-FAILURES = (PalimpsestError, RuntimeError, ArithmeticError, ValueError, np.linalg.LinAlgError)
-"""What makes a cell failed instead of ending the run; its reason is recorded. Anything else is a fault of ours and is raised."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +188,12 @@ def fits(plan: Plan, ready: Prepared, task: Task, seed: int) -> list[tuple[Examp
     return found if ready.submission is None else [*found, (ready.before.train, rng.child("original"))]
 
 
+def _searched(plan: Plan, label: str, unlearner: Unlearner) -> Values:
+    """What is to be tried of a method, guarded or not."""
+    bare = label.removesuffix(f"+{name_of(unlearner.guard)}") if isinstance(unlearner, Guarded) else label
+    return plan.search.get(bare, {})
+
+
 def untrained(plan: Plan, shop: Workshop, seed: int) -> Made | None:
     """A model that has learnt nothing, of the original's stream; None where no attack asks for it."""
     if not any(attack.untrained for attack in plan.attacks):
@@ -213,6 +218,7 @@ def stages(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> I
     original, rng, remaining = next(trained), Rng(seed), split.train
     clean = None if ready.submission is None else shop.fit(home.learner, home.recipe, plan.model, *every[-1])
     current: dict[str, Made | Exception] = dict.fromkeys(home.methods, original)
+    settings = {label: settings_of(unlearner) for label, unlearner in home.methods.items()}
     requests: list[ForgetRequest] = []
     for index, request in enumerate(ready.requests):
         if plan.separate:
@@ -225,8 +231,15 @@ def stages(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> I
             before = current[label]
             if isinstance(before, Exception):
                 continue
+            stream, values = rng.child("unlearn", label, index), _searched(plan, label, unlearner)
             try:
-                current[label] = shop.unlearn(unlearner, before, remaining, forget, rng.child("unlearn", label, index))
+                if values:
+                    told = {name for request in requests for name in request.ids.tolist()}
+                    tried, decide = variants(unlearner, values), deciding(split, told)
+                    current[label], chosen = best(shop, tried, before, remaining, forget, decide, stream)
+                    settings[label] = settings_of(chosen)
+                else:
+                    current[label] = shop.unlearn(unlearner, before, remaining, forget, stream)
             except StoreError:  # a full disk is no fault of the method
                 raise
             except FAILURES as error:
@@ -239,7 +252,7 @@ def stages(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> I
             controls,
             dict(current),
             home,
-            {label: settings_of(unlearner) for label, unlearner in home.methods.items()},
+            dict(settings),
             untrained=untrained(plan, shop, seed),
             clean=clean,
             submission=ready.submission,

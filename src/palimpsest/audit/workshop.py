@@ -27,7 +27,7 @@ from palimpsest.models.base import Model
 from palimpsest.models.files import not_finite
 from palimpsest.rng import Rng
 from palimpsest.store import Artifact, Store, digest, environment
-from palimpsest.task import Classification, Task
+from palimpsest.task import Classification, Task, evaluating, predict
 from palimpsest.threat import Submission
 from palimpsest.types import Cost, Examples, Ids, Scores, Split
 from palimpsest.unlearn.base import Unlearner
@@ -174,6 +174,19 @@ class Workshop:
             return replace(before.trained, model=model, ids=ids, kept=kept, budget=budget, cost=_cost(artifact))
 
         return Made(artifact.key, load, ids, holds, _cost(artifact))
+
+    def error(self, made: Made, records: Examples) -> float:
+        """Mean error of a model on records that it was not trained on. Raises BadInput where an answer is not finite."""
+        spec = {"error": made.key, "of": digest(sorted(records.ids.tolist())), "data": self.fingerprint}
+        found = self.store.get("error", spec)
+        if found is None:
+            self._open()
+            model = made.trained.model
+            predict(self.task, model, records)
+            with evaluating(model):
+                errors = torch.cat([self.task.error(model, batch).cpu() for batch in records.batches(512)])
+            found = self.store.put("error", spec, {"error": errors}, {}, {*made.holds.tolist(), *records.ids.tolist()})
+        return float(found.tensors["error"].double().mean())
 
     def release(self, release: ModelRelease, before: Made, retain: Examples, rng: Rng) -> Made:
         """The model as it is served through `release`; what models of a situation share of it is made once, from the retain set."""

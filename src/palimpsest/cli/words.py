@@ -35,6 +35,14 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME.FIELD=VALUE", help="A setting of a part, of recipe or policy; repeatable."),
 ]
+Search = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--search",
+        metavar="METHOD.FIELD=A,B",
+        help="Values of a method's setting; the least error on validation records decides.",
+    ),
+]
 SettingsFile = Annotated[
     str | None,
     typer.Option("--settings", metavar="FILE", help="JSON file with these choices, or a preset; options win."),

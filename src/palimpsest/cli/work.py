@@ -36,6 +36,7 @@ def audit(
         str | None, typer.Option(metavar="A,B", help="Verifiers (default: all), beside accuracy.")
     ] = None,
     defend: Annotated[str | None, typer.Option(metavar="A,B", help="Defences, each tried on every method.")] = None,
+    search: words.Search = None,
     seeds: Annotated[str | None, typer.Option(metavar="N", help="Seeds of everything random (default 3).")] = None,
     controls: Annotated[str | None, typer.Option(metavar="N", help="Retrained controls a seed (default 2).")] = None,
     learner: words.Learner = None,
@@ -74,7 +75,7 @@ def audit(
     weights that were trained and unlearned elsewhere.
     """
     from palimpsest.data.memory_map import unkept
-    from palimpsest.options import dataset, imported_weights, make_plan, reader
+    from palimpsest.options import dataset, imported_weights, make_plan, ranges, reader
     from palimpsest.pipeline import audit as run
     from palimpsest.store import Store
     from palimpsest.workers import Workers
@@ -85,7 +86,7 @@ def audit(
     given = {
         "data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "forget": forget,
         "separate": separate or None, "detected": detected, "unlearn": unlearn, "attack": attack, "verify": verify,
-        "defend": defend, "seeds": seeds, "controls": controls, "threads": threads,
+        "defend": defend, "search": ranges(search or []) or None, "seeds": seeds, "controls": controls, "threads": threads,
     }  # fmt: skip
     imported = None
     if original or unlearned or retrained or train_ids or retrain_control:

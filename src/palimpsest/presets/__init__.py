@@ -59,7 +59,8 @@ class Choices(BaseModel):
     at most this many training records. recipe: fields of the recipe. forget: selections, one request each, in order. separate:
     whether each request is of the original alone. detected: share of what was handed in that is asked to be forgotten. seeds: how
     many, counted from 0. controls: retrained models per seed. threads: of torch; none: its own choice. settings: name of a part →
-    its fields. about, scale: what a preset says of itself. tuned: what `palimpsest tune` says of how it found the settings.
+    its fields. search: label of a method → its fields → values, of which that with the least error on validation records is taken.
+    about, scale: what a preset says of itself. tuned: what `palimpsest tune` says of how it found the settings.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
@@ -82,6 +83,7 @@ class Choices(BaseModel):
     controls: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1)
     settings: Settings = {}
+    search: dict[str, dict[str, tuple[Any, ...]]] = {}
     tuned: dict[str, Told] = {}
 
     def over(self, base: Choices) -> Choices:

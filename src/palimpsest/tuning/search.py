@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from palimpsest.audit.crew import Bench
+from palimpsest.audit.failures import FAILURES
 from palimpsest.audit.plan import Plan
-from palimpsest.audit.stage import FAILURES, home_of, labels
+from palimpsest.audit.stage import home_of, labels
 from palimpsest.errors import StoreError
 from palimpsest.tuning import arena
 from palimpsest.tuning.arena import Arena

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from palimpsest.catalog import setting
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
@@ -21,7 +22,7 @@ class Retrain(Unlearner):
 
     Exact: the result has the distribution of a model that never saw the forgotten records. It does not follow that
     nothing about them can be inferred from comparing it with the original, nor that it resists UMA instance-wise
-    (UMA paper, Table 2).
+    (UMA paper, Table 2). With `epochs` it has the distribution of a training of that length, as exact and as far from the original.
     """
 
     guarantee = "exact"
@@ -31,6 +32,8 @@ class Retrain(Unlearner):
     spends = "all of training again, on the records that stay"
     use = "when it can be afforded: the reference that every other method is judged by"
 
+    epochs: int | None = setting(None, "passes over the retain set; none: the recipe's", source="ours", least=1)
+
     def update(
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
     ) -> Mapping[str, Tensor]:
@@ -38,10 +41,11 @@ class Retrain(Unlearner):
             raise BadInput(
                 "retrain", got="weights without a recipe", expected="how they were trained", do="pass --recipe"
             )
+        recipe = trained.recipe if self.epochs is None else replace(trained.recipe, epochs=self.epochs)
         fresh = trained.learner.fit(
             trained.task,
             retain,
-            trained.recipe,
+            recipe,
             trained.factory,
             rng=rng,
             checkpoint=trained.checkpoint,
