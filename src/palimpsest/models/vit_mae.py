@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from palimpsest.catalog import name_of, setting
-from palimpsest.data._connection import reach
 from palimpsest.errors import BadInput, told
+from palimpsest.models._transformers import Checkpoint
 from palimpsest.models._vit_mae import Masked
 from palimpsest.models.base import Model, Restored
-from palimpsest.models.files import hash_file
 from palimpsest.reconstruction import Reconstruction
 from palimpsest.rng import Rng
-from palimpsest.store import digest
 from palimpsest.task import Task
 from palimpsest.types import Split
 
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
-"""One of these has to be in a folder; pickled weights are never read."""
 SCALE = "preprocessor_config.json"
 """The file in which a checkpoint may say how its images were normalised."""
-WANTED = ("config.json", SCALE, "model*.safetensors", WEIGHTS[1])
-"""What is fetched of a name on the hub."""
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and spread of ImageNet's pixels in [0, 1], red, green and blue, as MAE's authors and their checkpoints have them."""
-NOT_THE_MODEL = {"_name_or_path", "architectures", "dtype", "mask_ratio", "torch_dtype", "transformers_version"}
-"""Entries of a configuration that make no other model: where it came from, and what is set here."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +80,13 @@ class VitMae(Model):
 
     def network(self, task: Task) -> Masked:
         found = self._fitting(task)
-        return Masked(self._weights(found), found.shape, found.patch)
+        return Masked(self._weights(), found.shape, found.patch)
 
     def untrained(self, task: Task, rng: Rng) -> nn.Module:
         """The same model with weights drawn as before any training. Positions stay, which are no weights."""
         found = self._fitting(task)
         with rng.child("initial-weights").ambient():
-            given, fresh = self._weights(found), _transformers().ViTMAEForPreTraining(found.config)
+            given, fresh = self._weights(), self._source.package().ViTMAEForPreTraining(found.config)
         fresh.vit.embeddings.position_embeddings.data.copy_(given.vit.embeddings.position_embeddings)
         fresh.decoder.decoder_pos_embed.data.copy_(given.decoder.decoder_pos_embed)
         return Restored(Masked(fresh, found.shape, found.patch), found.mean, found.std)
@@ -108,9 +94,7 @@ class VitMae(Model):
     def identity_extra(self) -> dict[str, Any]:
         """The hash of the checkpoint in the place of its path: a moved one is the same model, an edited one another."""
         found = self._checkpoint()
-        settings = {key: value for key, value in found.config.to_dict().items() if key not in NOT_THE_MODEL}
-        content = {"config": settings, "mean": found.mean, "std": found.std, "weights": hash_file(found.folder)}
-        return {"path": digest(content), "transformers": importlib.metadata.version("transformers")}
+        return dict(self._source.identity(mean=found.mean, std=found.std))
 
     def _fitting(self, task: Task) -> _Checkpoint:
         """The checkpoint, where it fits the task."""
@@ -124,25 +108,18 @@ class VitMae(Model):
         return found
 
     def _checkpoint(self) -> _Checkpoint:
-        transformers = _transformers()  # first: nothing is downloaded in vain
-        folder = self._folder()
-        if not _has_weights(folder):
-            do = "load it with ViTMAEForPreTraining where you trust it, and save_pretrained it to a folder"
-            raise BadInput(self.path, got="no safetensors weights", expected=" or ".join(WEIGHTS), do=do)
-        try:
-            kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-            config = transformers.ViTMAEConfig.from_pretrained(str(folder))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise BadInput(self.path, got=told(error), expected="a config.json of ViTMAE") from error
-        if kind != "vit_mae":
-            raise BadInput(self.path, got=f"a checkpoint of {kind}", expected="one of vit_mae")
+        config = self._source.config()
         if config.norm_pix_loss:
             got, expected = "norm_pix_loss, patches that are normalised one by one", "a checkpoint that predicts pixels"
             raise BadInput(self.path, got=got, expected=expected, do="use facebook/vit-mae-base, or train without it")
         if not (isinstance(config.image_size, int) and isinstance(config.patch_size, int)):
             got = f"images of {config.image_size} in patches of {config.patch_size}"
             raise BadInput(self.path, got=got, expected="square images and patches")
-        return _Checkpoint(folder, config, *self._scale(folder, config.num_channels))
+        return _Checkpoint(config, *self._scale(self._source.folder(), config.num_channels))
+
+    @property
+    def _source(self) -> Checkpoint:
+        return Checkpoint(self.path, "vit_mae", "generation", "ViTMAEForPreTraining", "vit_mae", (SCALE,))
 
     def _scale(self, folder: Path, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and spread by which the checkpoint's images were normalised, of each channel in [0, 1]."""
@@ -163,56 +140,14 @@ class VitMae(Model):
             raise BadInput(self.path, got=got, expected=expected, do=do)
         return mean, std
 
-    def _weights(self, found: _Checkpoint) -> Any:
-        """The model of transformers with the checkpoint's weights, as float32."""
-        transformers, wrong = _transformers(), (OSError, ValueError, RuntimeError, KeyError, SafetensorError)
-        try:
-            with _quiet(transformers.utils.logging):
-                model, report = transformers.ViTMAEForPreTraining.from_pretrained(
-                    str(found.folder), local_files_only=True, use_safetensors=True, output_loading_info=True
-                )
-        except wrong as error:
-            raise BadInput(self.path, got=told(error), expected="weights of ViTMAEForPreTraining") from error
-        if missing := sorted(map(str, report["missing_keys"])):
-            got = f"no weights for {', '.join(missing[:3])}" + (" and more" if len(missing) > 3 else "")
-            do = "use a checkpoint that was saved with its decoder"
-            raise BadInput(self.path, got=got, expected="encoder and decoder of ViTMAEForPreTraining", do=do)
-        broken = [name for name, value in model.state_dict().items() if not bool(torch.isfinite(value).all())]
-        if broken:
-            raise BadInput(self.path, got=f"a NaN or infinite value in {broken[0]}", expected="finite weights")
-        return model.float()
-
-    def _folder(self) -> Path:
-        """The checkpoint's folder, downloaded where it is a name on the hub that was not used before."""
-        place = Path(self.path).expanduser()
-        if self.path and place.is_dir():
-            return place.resolve()
-        if not self.path or self.path[0] in "./~" or self.path.count("/") > 1 or place.exists():
-            got = "a file" if self.path and place.exists() else "no such folder"
-            raise BadInput(self.path or "vit_mae.path", got=got, expected="a checkpoint's folder, or a hub name")
-        hub = importlib.import_module("huggingface_hub")
-        offline = hub.constants.HF_HUB_OFFLINE
-        try:
-            kept = Path(hub.snapshot_download(self.path, allow_patterns=list(WANTED), local_files_only=True))
-            if offline or _has_weights(kept):
-                return kept
-        except (OSError, ValueError) as error:
-            if offline:
-                do = "unset HF_HUB_OFFLINE, or give a folder"
-                raise BadInput(self.path, got="nothing downloaded", expected="a checkpoint", do=do) from error
-        reach(hub.constants.ENDPOINT, self.path)
-        try:
-            return Path(hub.snapshot_download(self.path, allow_patterns=list(WANTED)))
-        except (OSError, ValueError) as error:
-            do = "check the name, and whether it needs a login"
-            raise BadInput(self.path, got=told(error), expected="a checkpoint on the hub", do=do) from error
+    def _weights(self) -> Any:
+        return self._source.weights(do="use a checkpoint that was saved with its decoder")
 
 
 @dataclass(frozen=True)
 class _Checkpoint:
     """What a folder says of its model. config: transformers' own. mean, std: per channel, of pixels in [0, 1]."""
 
-    folder: Path
     config: Any
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -224,30 +159,3 @@ class _Checkpoint:
     @property
     def patch(self) -> int:
         return int(self.config.patch_size)
-
-
-def _transformers() -> Any:
-    """The package, imported only when it is used. Raises BadInput where it is missing."""
-    try:
-        return importlib.import_module("transformers")
-    except ImportError as error:
-        do = "pip install 'palimpsest-ml[generation]'"
-        raise BadInput("vit_mae", got=error, expected="the package transformers", do=do) from error
-
-
-def _has_weights(folder: Path) -> bool:
-    return any((folder / name).exists() for name in WEIGHTS)
-
-
-@contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
-    """Without the bars and reports of transformers; what is wrong is told by an error."""
-    level, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if shown:
-            logging.enable_progress_bar()
