@@ -23,7 +23,7 @@ ORDER = (
         "workers",
     ),  # their own order is FOUNDATION
     ("task",),
-    ("reconstruction",),
+    ("language", "reconstruction"),
     ("data",),
     ("models",),
     ("learn",),

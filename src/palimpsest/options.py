@@ -21,6 +21,7 @@ from palimpsest.defend.base import Defence
 from palimpsest.errors import BadInput, UnknownName
 from palimpsest.forget.selection import each, read_ids
 from palimpsest.forget.trained_on import recall
+from palimpsest.language import Language
 from palimpsest.learn.base import Learner
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.base import Model, factory, task_of
@@ -33,12 +34,13 @@ from palimpsest.verify.base import Verifier
 
 UNLEARN: Mapping[str, tuple[str, ...]] = {
     Classification.name: ("retrain", "finetune", "random_label", "salun"),
+    Language.name: ("retrain", "finetune", "random_label", "negative_gradient"),
     Reconstruction.name: ("retrain", "finetune", "image_to_image", "salun"),
 }
 """The methods when none is named, by task."""
 EVERY = "all"
 """For --unlearn: every method of the catalog; those that the case is not for are skipped, with their reason."""
-MODELS = {"image": "convnet", "features": "mlp", "text": "mlp"}
+MODELS = {"image": "convnet", "features": "mlp", "text": "mlp", "tokens": "gpt2"}
 """The model when none is named, by kind of data."""
 SEEDS = 3
 ROLES = ("data", "model", "learner", "recipe", "policy")
@@ -71,6 +73,13 @@ def dataset(chosen: Choices) -> Dataset:
     return open_data(chosen.data, fields)
 
 
+def reading(chosen: Choices) -> Choices:
+    """The same with the model of text that is read as tokens, where none was named: its task is another than a classifier's."""
+    if chosen.model is not None or chosen.data is None or not getattr(dataset(chosen), "tokens", 0):
+        return chosen
+    return chosen.model_copy(update={"model": MODELS["tokens"]})
+
+
 def reader(chosen: Choices) -> Callable[[], Split]:
     """Reads the chosen data when first called; later calls give the same."""
     return cache(dataset(chosen).load)
@@ -83,7 +92,7 @@ def parts(chosen: Choices, read: Callable[[], Split] | None = None, asked: Colle
     audit; others may belong to anything that the catalog knows, as a preset's settings do when another method is chosen.
     Raises UnknownName for a name or a field that there is not (with the nearest one), BadInput for a value of another type.
     """
-    data = dataset(chosen)
+    data, chosen = dataset(chosen), reading(chosen)
     learner, task = chosen.learner or "plain", task_named(chosen)
     stick = yardstick(task)
     unlearners = labelled("unlearners", methods(chosen)[0])
@@ -123,6 +132,7 @@ def make_plan(
     device: str = "cpu",
 ) -> Plan:
     """The plan of an audit. Raises BadInput where the choices cannot be carried out."""
+    chosen = reading(chosen)
     if imported is not None:
         _check_imported(chosen)
         chosen = chosen.model_copy(update={"unlearn": (), "seeds": 1})

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from palimpsest.errors import BadInput
 from palimpsest.rng import Rng
 from palimpsest.store import digest
-from palimpsest.task import Task
+from palimpsest.task import Task, reduced
 from palimpsest.types import Array, Batch, Examples, Ids, Split
 
 MASK = "mask"
@@ -186,10 +186,6 @@ def as_reconstruction(task: Task, who: str) -> Reconstruction:
 
 def _are_images(targets: Tensor) -> bool:
     return targets.is_floating_point() and targets.dim() == 4
-
-
-def reduced(values: Float[Tensor, " n"], reduction: str) -> Tensor:
-    return values.mean() if reduction == "mean" else values.sum() if reduction == "sum" else values
 
 
 def masked(parts: Sequence[Examples], patches: int, count: int) -> list[Examples]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,6 +26,7 @@ class Task(ABC):
     """
 
     name: ClassVar[str] = ""
+    vectorises: ClassVar[bool] = True  # whether torch.func.vmap can take its models
 
     shape: tuple[int, ...]
     mean: tuple[float, ...]
@@ -74,6 +75,32 @@ class Task(ABC):
     def posterior(self, model: nn.Module, batch: Batch) -> Tensor:
         """The model's answer as probabilities, without gradient, the model in the mode it is in."""
 
+    def perceived(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What the loss can be differentiated in: the attacked input, or what the model makes of one that is no number."""
+        return batch.inputs[self.attacked_input].float()
+
+    def loss_at(self, model: nn.Module, batch: Batch, perceived: Tensor, *, reduction: str = "mean") -> Tensor:
+        """The loss with the attacked input as `perceived` has it."""
+        inputs = {**batch.inputs, self.attacked_input: perceived}
+        return self.loss(model, Batch(inputs, batch.targets), reduction=reduction)
+
+    def noised(self, inputs: Mapping[str, Tensor], deviation: float, rng: Rng) -> tuple[dict[str, Tensor], Tensor]:
+        """Inputs with Gaussian noise of so many standard deviations on the attacked one, cut off at its range; and what `drawn`
+        makes the noise of: here itself, of deviation 1, before anything was cut off."""
+        clean = inputs[self.attacked_input]
+        noise = torch.randn(clean.shape, generator=rng.torch())
+        low, high = (edge.float().cpu() for edge in self.domain)
+        handed_in = torch.clamp(clean + noise * self.unit(deviation, clean), low, high)
+        return {**inputs, self.attacked_input: handed_in}, noise
+
+    def drawn(self, noise: Tensor) -> Tensor:
+        """The noise of `noised`, of deviation 1 in each value of what is perceived."""
+        return noise
+
+    def unit(self, deviation: float, like: Tensor) -> Tensor:
+        """So many standard deviations of what is perceived, broadcast over records."""
+        return deviation * torch.tensor(self.std).view(1, -1, *([1] * (like.dim() - 2)))
+
     def remove(self, examples: Examples, ids: Iterable[str]) -> Examples:
         """The retain data once these records are gone (for a graph, their edges drop out too)."""
         return examples.without(ids)
@@ -103,6 +130,10 @@ class Classification(Task):
 
     @staticmethod
     def of(split: Split) -> Classification:
+        """Raises BadInput for text that is read as tokens, which are no numbers."""
+        if split.kind == "tokens":
+            do = "choose a --model such as gpt2, or leave out the number of tokens"
+            raise BadInput("data", got="text as tokens", expected="images or features", do=do)
         name = next(iter(split.train.inputs))
         if split.kind == "image":
             mean, std = [0.5] * split.shape[0], [0.25] * split.shape[0]
@@ -164,6 +195,11 @@ class Classification(Task):
     @torch.no_grad()
     def posterior(self, model: nn.Module, batch: Batch) -> Float[Tensor, "n k"]:
         return F.softmax(self.outputs(model, batch).float(), 1)
+
+
+def reduced(values: Float[Tensor, " n"], reduction: str) -> Tensor:
+    """The mean or the sum of the records' values, or these."""
+    return values.mean() if reduction == "mean" else values.sum() if reduction == "sum" else values
 
 
 def check_task(member: Any, task: str) -> None:

@@ -43,7 +43,8 @@ class Examples:
     targets: shape (n,), int64 class labels.
     ids: shape (n,), unique. owners: shape (n,) or None. context: what records share (a tokenizer, a graph).
     rows: shape (n,), int64, the records' places in the base, or beyond it in `submitted`.
-    submitted: name → tensor, shape (m, …), float32 in the model's range: records that somebody handed in beside the base.
+    submitted: name → tensor, shape (m, …), as the model takes it (float32 where the base has pixels): records that somebody handed
+        in beside the base.
     """
 
     inputs: Mapping[str, Tensor]
@@ -135,7 +136,9 @@ class Examples:
         rows, wanted = self.rows.clone(), self.targets.clone()
         rows[at] = size + torch.arange(len(ids))
         wanted[at.to(wanted.device)] = targets.to(wanted)
-        given_in = {name: inputs[name].detach().float().to(base.device) for name, base in self.inputs.items()}
+        given_in = {
+            name: inputs[name].detach().to(base.device, as_float(base[:0]).dtype) for name, base in self.inputs.items()
+        }
         return replace(self, rows=rows, targets=wanted, submitted=given_in)
 
     @property

@@ -83,7 +83,7 @@ def test_what_is_handed_in_is_the_clean_record_and_noise_within_the_range(
     digits: Split, digits_task: Classification, request_: ForgetRequest
 ) -> None:
     found = ATTACK.prepare(view(digits, digits_task, request_), rng=Rng(0))
-    noise, clean = found.kept["noise"], found.kept["clean"]
+    noise, clean = found.kept["noise"], found.kept["clean/image"]
     (values,) = found.inputs.values()
     assert torch.equal(values, (clean + 0.57 * 0.25 * noise).clamp(0, 1))
     assert abs(float(noise.mean())) < 0.05

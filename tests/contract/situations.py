@@ -10,6 +10,7 @@ from palimpsest.case import Case
 from palimpsest.contract.bench import Bench
 from palimpsest.data.digits import Digits
 from palimpsest.forget.selection import select
+from palimpsest.language import Language
 from palimpsest.learn.base import Trained
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
@@ -64,13 +65,21 @@ def drawing_bench() -> Bench:
     return Bench.of((Reconstruction.name,), Plain(), {})
 
 
+@cache
+def reading_bench() -> Bench:
+    """The same for members of the task of language."""
+    return Bench.of((Language.name,), Plain(), {})
+
+
 def bench_of(member: Any) -> Bench:
-    return bench() if Classification.name in member.tasks else drawing_bench()
+    if Classification.name in member.tasks:
+        return bench()
+    return drawing_bench() if Reconstruction.name in member.tasks else reading_bench()
 
 
 def situation_of(member: Any, selection: str = "class=0") -> Situation:
     """A situation of the member's own task."""
     if Classification.name in member.tasks:
         return situation(selection)
-    case = drawing_bench().cases[0]
+    case = bench_of(member).cases[0]
     return Situation(case.original, (case.subject, case.controls[0]), case)

@@ -219,7 +219,7 @@ class HalfRecorded(Recorded):
     ],
 )
 def test_a_learner(learner: Learner, caught_by: set[str]) -> None:
-    quick = Bench(records=200, recipe=Recipe(epochs=6, batch_size=16))  # each learner is run six times
+    quick = Bench(data=Digits(limit=200), recipe=Recipe(epochs=6, batch_size=16))  # each learner is run six times
     assert failing("learners", learner, quick) == caught_by
 
 

@@ -78,7 +78,7 @@ def test_shapes_types_and_domain(data: Dataset) -> None:
         assert part.targets.dtype == torch.int64
         assert 0 <= int(part.targets.min()) <= int(part.targets.max()) < len(split.classes)
         for name, base in part.inputs.items():
-            assert base.dtype == (torch.uint8 if split.kind == "image" else torch.float32)
+            assert base.dtype == {"image": torch.uint8, "tokens": torch.int32}.get(split.kind, torch.float32)
             assert base.shape[1:] == split.shape
             values = part.batch().inputs[name]
             assert values.shape == (len(part), *split.shape)

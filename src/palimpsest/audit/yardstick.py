@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from palimpsest.errors import UnknownName
+from palimpsest.language import Language
 from palimpsest.reconstruction import Reconstruction
 from palimpsest.task import Classification
 
@@ -34,6 +35,15 @@ YARDSTICKS: Mapping[str, Yardstick] = {
         unseen="heldout_accuracy",
         matched=True,
         attacks=("uma", "confidence_membership"),
+    ),
+    Language.name: Yardstick(
+        by="accuracy",
+        forget="forget_accuracy",
+        test="test_accuracy",
+        known="forget_accuracy",
+        unseen="heldout_accuracy",
+        matched=False,
+        attacks=("confidence_membership",),
     ),
     Reconstruction.name: Yardstick(
         by="reconstruction",

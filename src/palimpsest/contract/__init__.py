@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from palimpsest import catalog
@@ -20,6 +20,7 @@ from palimpsest.contract.keepers import LIMITS as OF_KEEPERS
 from palimpsest.contract.makers import LIMITS as OF_MAKERS
 from palimpsest.contract.makers import MAKERS
 from palimpsest.errors import BadInput, UnknownName
+from palimpsest.language import Language
 from palimpsest.learn.plain import Plain
 from palimpsest.models.base import Model, factory
 from palimpsest.task import Classification
@@ -88,7 +89,8 @@ def run(kind: str, subject: Any, bench: Bench | None = None) -> Iterator[Outcome
 def _bench(subject: Any) -> Bench:
     """A bench whose task and model are as this member needs them."""
     if isinstance(subject, Model):
-        return Bench(model=subject)
+        reads = subject.solves == Language.name
+        return replace(Bench.of((subject.solves,), Plain(), {}), model=subject) if reads else Bench(model=subject)
     needs = getattr(subject, "needs", "")
     tasks = getattr(subject, "tasks", (Classification.name,))
     learner = catalog.make("learners", needs) if needs else Plain()

@@ -15,15 +15,19 @@ from palimpsest.attack.base import Attack
 from palimpsest.audit.controls import known_leak
 from palimpsest.case import Case
 from palimpsest.catalog import make
+from palimpsest.data.base import Dataset
+from palimpsest.data.diagnoses import Diagnoses
 from palimpsest.data.digits import Digits
 from palimpsest.errors import ContractError
 from palimpsest.forget.selection import select
+from palimpsest.language import Language
 from palimpsest.learn._extractor import Extractor, trained_here
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.base import Model
 from palimpsest.models.convnet import ConvNet
+from palimpsest.models.gpt2 import Gpt2
 from palimpsest.models.linear import Linear
 from palimpsest.models.masked_autoencoder import MaskedAutoencoder
 from palimpsest.models.mlp import Mlp
@@ -48,7 +52,7 @@ class Bench:
     learner, model: what trains the model to be unlearned, and which that is; none: one that the learner can train.
     """
 
-    records: int = 400
+    data: Dataset = field(default_factory=lambda: Digits(limit=400))
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10, batch_size=32))
     learner: Learner = field(default_factory=Plain)
     model: Model | None = None
@@ -68,6 +72,10 @@ class Bench:
     @staticmethod
     def of(tasks: Collection[str], learner: Learner, recipe: Mapping[str, Any], *, mixes: bool = True) -> Bench:
         """A bench of the first of these tasks. recipe: what a method needs of it. mixes: see `Unlearner`."""
+        if Language.name in tasks and Classification.name not in tasks:
+            read = Recipe(**{"epochs": 15, "batch_size": 32, "optimizer": "adamw", "lr": 3e-3, **recipe})
+            writer = Gpt2(layers=1, heads=2, width=32, dropout=0.0, writing=0.1)
+            return Bench(data=Diagnoses(), recipe=read, learner=learner, model=writer)
         if Classification.name in tasks:
             plain = Recipe(**{"epochs": 10, "batch_size": 32, **recipe})
             return Bench(recipe=plain, learner=learner, model=None if mixes else Mlp(width=32, layers=2))
@@ -77,7 +85,7 @@ class Bench:
 
     @cached_property
     def split(self) -> Split:
-        split = Digits(limit=self.records).load()
+        split = self.data.load()
         return self.builder.task(split).prepare(split)
 
     @cached_property
@@ -105,7 +113,7 @@ class Bench:
         """One class forgotten; random records; records of which nothing but memory tells the label. The subject is a model
         retrained without them."""
         made = []
-        for selection in ("class=0", "random=0.2"):
+        for selection in ("class=0" if len(self.split.classes) > 2 else "class=0:0.5", "random=0.2"):
             request = select(selection, self.split.train, self.split.classes, rng=Rng(0))
             retain = self.parted(selection)[0]
             subject, control = (self.fit(retain, selection, replica) for replica in range(2))
@@ -201,11 +209,15 @@ class Bench:
             replace(part, targets=torch.from_numpy(draw.integers(0, kinds, len(part))))
             for part in (self.split.train, self.split.validation, self.split.test)
         )
+        memory: Model = Mlp(width=128, layers=3)
+        recipe = Recipe(epochs=40, batch_size=32, lr=0.05)
+        if isinstance(self.task, Language):  # as many as are soon known by heart
+            recipe, memory, train = replace(self.recipe, epochs=60), self.builder, train.take(list(range(80)))
         split = replace(self.split, train=train, validation=validation, test=test, fingerprint="random labels")
         request = select("random=0.3", train, split.classes, rng=Rng(0))
-        retain, recipe = train.without(request.ids.tolist()), Recipe(epochs=40, batch_size=32, lr=0.05)
+        retain = train.without(request.ids.tolist())
         original, subject, control = (
-            self.learner.fit(self.task, part, recipe, Mlp(width=128, layers=3), rng=Rng(0).child("by heart", replica))
+            self.learner.fit(self.task, part, recipe, memory, rng=Rng(0).child("by heart", replica))
             for replica, part in enumerate((train, retain, retain))
         )
         return self._case(split, request, original, subject, control)

@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from palimpsest import catalog
 from palimpsest.contract.bench import Applies, Bench, Check, demand, factory
 from palimpsest.data.base import Dataset
+from palimpsest.language import TOKENS
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.loop import Checkpoint
 from palimpsest.models.base import Model
@@ -46,7 +47,8 @@ def _records_fit(dataset: Dataset, bench: Bench) -> None:
 
 def _batch_fits(batch: Batch, split: Split) -> None:
     for name, values in batch.inputs.items():
-        demand(values.is_floating_point(), f"{name} as {values.dtype}", "floats or uint8")
+        told = values.is_floating_point() or split.kind == TOKENS
+        demand(told, f"{name} as {values.dtype}", "floats, uint8, or tokens")
         demand(bool(torch.isfinite(values).all()), f"NaN or infinity in {name}", "finite inputs")
     shape = tuple(next(iter(batch.inputs.values())).shape[1:])
     demand(shape == split.shape, f"another shape in a part: {shape}", f"{split.shape}")
@@ -89,9 +91,8 @@ def _answers(model: Model, bench: Bench) -> None:
 def _slopes(model: Model, bench: Bench) -> None:
     built = model.build(bench.task, Rng(0)).eval()
     batch = bench.split.train.batch(torch.arange(4))
-    name = bench.task.attacked_input
-    inputs = batch.inputs[name].clone().requires_grad_(True)
-    loss = bench.task.loss(built, type(batch)({**batch.inputs, name: inputs}, batch.targets))
+    inputs = bench.task.perceived(built, batch).detach().clone().requires_grad_(True)
+    loss = bench.task.loss_at(built, batch, inputs)
     slopes = torch.autograd.grad(loss, [inputs, *built.parameters()], allow_unused=True)
     demand(slopes[0] is not None and bool(slopes[0].any()), "no gradient at the inputs", "a differentiable model")
     demand(any(slope is not None and bool(slope.any()) for slope in slopes[1:]), "no gradient at any weight", "one")

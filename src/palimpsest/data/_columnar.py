@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from palimpsest.data import _inputs as inputs
 from palimpsest.data import memory_map
 from palimpsest.data._columns import Source
 from palimpsest.data._inputs import Picks, Reader
+from palimpsest.data._tokens import TokenReader, context, opened
 from palimpsest.data.base import Dataset
 from palimpsest.data.memory_map import Scratch
 from palimpsest.errors import BadInput
@@ -48,6 +49,18 @@ class Columnar(Dataset):
     )
     categories: int = setting(64, "most different texts in a column that is read as categories", source="ours", least=1)
     text_features: int = setting(1024, "length of the hashed bag of words that text becomes", source="ours", least=1)
+    tokens: int = setting(
+        0, "tokens of a text that a language model reads; 0: text becomes a bag of words", source="ours", least=0
+    )
+    tokenizer: str = setting(
+        "",
+        "a folder with a tokenizer.json, or a hub name; empty: a byte-level BPE of the validation texts",
+        source="ours",
+    )
+    vocabulary: int = setting(8192, "tokens of that BPE", source="ours; 50,257 in GPT-2", least=300)
+    keep: Literal["start", "end"] = setting("start", "of a text that is too long", source="ours")
+    prompt: str = setting("\nSentiment:", "what a model is asked after each text", source="ours")
+    answers: str = setting("", "a word for each class, with commas; empty: the classes' names", source="ours")
     memory_limit: int = setting(
         4096, "MiB of decoded inputs above which they are read from a memory map on the disk", source="ours", least=0
     )
@@ -136,9 +149,27 @@ class Columnar(Dataset):
         kind, chosen = columns.input_columns(source, taken, self.input, self._named("input"))
         if kind == "image":
             return inputs.image_reader(source, chosen[0], picks, ids, self.size, self._named("size"))
+        if kind == "text" and self.tokens:
+            return self._tokens(source, chosen[0], picks, ids)
         if kind == "text":
             return inputs.TextReader(source, "text", (self.text_features,), torch.float32, {}, chosen[0])
         return inputs.feature_reader(source, chosen, self.categories, catalog.name_of(self))
+
+    def _tokens(self, source: Source, column: str, picks: Picks, ids: dict[str, Ids]) -> TokenReader:
+        """A tokenizer that is learnt knows validation records only, so that nothing of it changes with what is forgotten."""
+        _, classes = columns.targets(source, columns.label_column(source, self.label, self._named("label")))
+        answers = [word.strip() for word in self.answers.split(",")] if self.answers else list(classes)
+        if len(answers) != len(classes):
+            got = f"{len(answers)} answers"
+            raise BadInput(self._named("answers"), got=got, expected=f"{len(classes)}, one for each class")
+        part, rows = picks[1]
+        learn_from = inputs.texts_of(source, part, rows, ids[part], column)
+        tokenizer = opened(self.tokenizer, learn_from, self.vocabulary, answers)
+        told = context(tokenizer, self.prompt, answers)
+        if len(told["prompt"]) >= self.tokens:
+            expected = f"more than the prompt's {len(told['prompt'])}"
+            raise BadInput(self._named("tokens"), got=self.tokens, expected=expected)
+        return TokenReader(source, "tokens", (self.tokens,), torch.int32, told, column, self.keep, tokenizer)
 
     def _split(self, name: str, kind: str, everyone: Examples, sizes: list[int], classes: tuple[str, ...]) -> Split:
         ends = np.cumsum([0, *sizes])

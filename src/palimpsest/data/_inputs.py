@@ -149,14 +149,19 @@ class TextReader(Reader):
     def decode(self, part: str, rows: Array, ids: Ids) -> Array:
         from sklearn.feature_extraction.text import HashingVectorizer  # here, because it takes a while
 
-        texts = few(self.source.tables[part].select([self.column]), rows)[self.column].to_pylist()
-        for row, text in zip(rows, texts, strict=True):
-            if text is None:
-                where = f"{self.source.name}: text of record {str(ids[row])!r}"
-                raise BadInput(where, got="nothing", expected="text in every row", do="fill or drop such rows")
         hashing = HashingVectorizer(n_features=self.shape[0], dtype=np.float32)
-        dense: Array = hashing.transform(texts).toarray()
+        dense: Array = hashing.transform(texts_of(self.source, part, rows, ids, self.column)).toarray()
         return dense
+
+
+def texts_of(source: Source, part: str, rows: Array, ids: Ids, column: str) -> list[str]:
+    """The texts of these rows (ascending). Raises BadInput for a row without one."""
+    texts: list[str] = few(source.tables[part].select([column]), rows)[column].to_pylist()
+    for row, text in zip(rows, texts, strict=True):
+        if text is None:
+            where = f"{source.name}: text of record {str(ids[row])!r}"
+            raise BadInput(where, got="nothing", expected="text in every row", do="fill or drop such rows")
+    return texts
 
 
 # Features

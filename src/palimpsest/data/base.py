@@ -127,7 +127,12 @@ class Dataset(Checked, ABC):
                 do="check the label column",
             )
         every = [part for _, part in parts]
-        domain = (torch.zeros(()), torch.ones(())) if kind == "image" else bounds(*every)
+        if kind == "image":
+            domain = torch.zeros(()), torch.ones(())
+        elif kind == "tokens":
+            domain = torch.tensor(-1.0), torch.tensor(train.context["vocabulary"] - 1.0)
+        else:
+            domain = bounds(*every)
         return Split(name, kind, train, validation, test, classes, fingerprint(*every), domain, public)
 
 

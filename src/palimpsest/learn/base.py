@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from palimpsest.catalog import Checked
 from palimpsest.errors import BadInput
+from palimpsest.language import Language
 from palimpsest.learn.loop import Checkpoint, Meter, diverged
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.base import Model
@@ -75,7 +76,7 @@ class Learner(Checked, ABC):
     kind: ClassVar[str] = "learners"
     revision: ClassVar[int] = 1
     for_model: ClassVar[str] = ""
-    tasks: ClassVar[tuple[str, ...]] = (Classification.name, Reconstruction.name)
+    tasks: ClassVar[tuple[str, ...]] = (Classification.name, Language.name, Reconstruction.name)
     about: ClassVar[str] = ""
 
     @abstractmethod

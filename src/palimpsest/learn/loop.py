@@ -101,6 +101,11 @@ class Observer(ABC):
         """Goes on from what an interrupted run saw."""
 
 
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    """The weights that training and unlearning move, in the model's order: all, or adapters alone where there are some."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
 def drawn(records: int, size: int, rng: Rng, *, name: str = "") -> Iterator[Tensor]:
     """One pass over the places 0 … records−1 in random order, in batches of `batch_sizes`."""
     order = torch.randperm(records, generator=rng.torch())

@@ -15,8 +15,9 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from palimpsest.catalog import Checked, name_of
 from palimpsest.errors import BadInput
+from palimpsest.language import Language
 from palimpsest.learn.base import Trained
-from palimpsest.learn.loop import Meter
+from palimpsest.learn.loop import Meter, trainable
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.files import not_finite
 from palimpsest.reconstruction import Reconstruction
@@ -44,7 +45,7 @@ class Unlearner(Checked, ABC):
     needs: ClassVar[str] = ""
     needs_recipe: ClassVar[Mapping[str, Any]] = {}
     mixes: ClassVar[bool] = True
-    tasks: ClassVar[tuple[str, ...]] = (Classification.name, Reconstruction.name)
+    tasks: ClassVar[tuple[str, ...]] = (Classification.name, Language.name, Reconstruction.name)
     trains_on_forget: ClassVar[bool] = False
     aliases: ClassVar[tuple[str, ...]] = ()
     about: ClassVar[str] = ""
@@ -81,8 +82,8 @@ class Unlearner(Checked, ABC):
         self.check_model(trained.model)
         device = trained.device
         model = copy.deepcopy(trained.model)
-        for parameter in model.parameters():
-            parameter.requires_grad_(True)
+        if not trainable(model):
+            model.requires_grad_(True)
         meter = Meter(device=device)
         with rng.child("dropout").ambient():
             near, far = moved((retain, forget), device)

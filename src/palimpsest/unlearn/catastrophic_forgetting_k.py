@@ -10,7 +10,7 @@ from torch import nn
 from palimpsest.catalog import name_of, setting
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
-from palimpsest.learn.loop import Meter, train
+from palimpsest.learn.loop import Meter, train, trainable
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models._ensemble import Ensemble
 from palimpsest.models.base import blocks
@@ -54,7 +54,8 @@ class CatastrophicForgettingK(Unlearner):
     ) -> None:
         last = self.last(model)
         moving = {id(parameter) for block in last for parameter in block.parameters()}
-        for parameter in model.parameters():
+        every = trainable(model)
+        for parameter in every:
             parameter.requires_grad_(id(parameter) in moving)
         inside = {id(module) for block in last for module in block.modules()}
         still = [module for module in model.modules() if id(module) not in inside and not _holds(module, inside)]
@@ -69,7 +70,7 @@ class CatastrophicForgettingK(Unlearner):
             frozen=still,
             name=name_of(self),
         )
-        for parameter in model.parameters():
+        for parameter in every:
             parameter.requires_grad_(True)
 
     def check_model(self, model: nn.Module) -> None:
@@ -81,8 +82,8 @@ class CatastrophicForgettingK(Unlearner):
         self.last(model)
 
     def last(self, model: nn.Module) -> list[nn.Module]:
-        """The last k blocks. Raises BadInput where the model has fewer."""
-        found = blocks(model)
+        """The last k blocks that have weights to train. Raises BadInput where the model has fewer."""
+        found = [block for block in blocks(model) if trainable(block) or not trainable(model)]
         if self.k > len(found):
             raise BadInput(f"{name_of(self)}.k", got=self.k, expected=f"at most {len(found)}, the model's blocks")
         return found[-self.k :]

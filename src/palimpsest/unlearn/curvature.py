@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from palimpsest.errors import BadInput
-from palimpsest.learn.loop import Meter
+from palimpsest.learn.loop import Meter, trainable
 from palimpsest.rng import Rng
 from palimpsest.task import Task
 from palimpsest.types import Batch, Examples
@@ -40,7 +40,7 @@ class Curvature:
     def __init__(self, model: nn.Module, task: Task, meter: Meter) -> None:
         self.task, self.meter = task, meter
         self.losses = Losses(model, task)
-        self.parameters = list(model.parameters())
+        self.parameters = trainable(model)
         self.size = sum(parameter.numel() for parameter in self.parameters)
         self.dtype, self.device = self.parameters[0].dtype, self.parameters[0].device
 
@@ -64,7 +64,7 @@ class Curvature:
         vectorised: many records a call; else one by one. Raises BadInput where the model allows no vectorised way.
         """
         count = len(records)
-        if not vectorised:
+        if not (vectorised and self.task.vectorises):
             return one_by_one(self.losses, self.parameters, self._counted(records, 1), count)
         found = by_layers(self.losses, self.parameters, self._counted(records, LAYER_RECORDS), count)
         if found is None:
@@ -174,7 +174,7 @@ def drawn(records: Examples, count: int | None, rng: Rng) -> Examples:
 
 def shift(model: nn.Module, step: Tensor) -> None:
     """θ ← θ + step, in place; step has shape (p,) and may be of another dtype than the model."""
-    parameters = list(model.parameters())
+    parameters = trainable(model)
     pieces = torch.split(step, [parameter.numel() for parameter in parameters])
     with torch.no_grad():
         for parameter, part in zip(parameters, pieces, strict=True):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from palimpsest.catalog import setting
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
-from palimpsest.learn.loop import Meter
+from palimpsest.learn.loop import Meter, trainable
 from palimpsest.rng import Rng
 from palimpsest.types import Examples
 from palimpsest.unlearn.catastrophic_forgetting_k import CatastrophicForgettingK
@@ -61,7 +61,7 @@ class ExactUnlearningK(CatastrophicForgettingK):
         names = {id(value): name for name, value in (*model.named_parameters(), *model.named_buffers())}
         with torch.no_grad():
             for block in self.last(model):
-                for value in (*block.parameters(), *block.buffers()):
+                for value in (*trainable(block), *block.buffers()):
                     name = names[id(value)]
                     state[name].copy_(fresh[name])
         super().update(model, trained, retain, forget, rng=rng, meter=meter)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from palimpsest.catalog import setting
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
-from palimpsest.learn.loop import Meter, shuffled
+from palimpsest.learn.loop import Meter, shuffled, trainable
 from palimpsest.rng import Rng
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner, train_mode
@@ -71,4 +71,4 @@ class L1Sparse(Unlearner):
 
 def l1_norm(model: nn.Module) -> Tensor:
     """Sum of the absolute values of all parameters, a scalar with gradient."""
-    return torch.stack([parameter.abs().sum() for parameter in model.parameters()]).sum()
+    return torch.stack([parameter.abs().sum() for parameter in trainable(model)]).sum()

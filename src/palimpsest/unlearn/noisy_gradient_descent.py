@@ -11,7 +11,7 @@ from torch import nn
 
 from palimpsest.catalog import setting
 from palimpsest.learn.base import Trained
-from palimpsest.learn.loop import Meter, shuffled
+from palimpsest.learn.loop import Meter, shuffled, trainable
 from palimpsest.rng import Rng
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner, train_mode
@@ -60,7 +60,7 @@ class NoisyGradientDescent(Unlearner):
     def update(
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
     ) -> None:
-        parameters, scale = list(model.parameters()), self.scale()
+        parameters, scale = trainable(model), self.scale()
         sgd = torch.optim.SGD(parameters, self.lr, self.momentum, weight_decay=self.weight_decay)
         train_mode(model, len(retain), self.batch_size)
         noise = rng.child("noise").torch()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from palimpsest.catalog import setting
 from palimpsest.learn.base import Trained
-from palimpsest.learn.loop import Meter
+from palimpsest.learn.loop import Meter, trainable
 from palimpsest.rng import Rng
 from palimpsest.task import Task
 from palimpsest.types import Examples
@@ -50,7 +50,7 @@ class SalUn(Unlearner):
     def update(
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
     ) -> None:
-        parameters = list(model.parameters())
+        parameters = trainable(model)
         masks = saliency_masks(model, trained.task, forget, self.share, batch_size=self.batch_size, meter=meter)
         start = [parameter.detach().clone() for parameter in parameters]
         sgd = torch.optim.SGD(parameters, self.lr, self.momentum, weight_decay=self.weight_decay)
@@ -78,7 +78,7 @@ def saliency_masks(
     Exactly round(share · entries) are chosen over the whole model; of equal ones the earlier. Leaves the model in evaluation mode.
     """
     model.eval()
-    parameters = list(model.parameters())
+    parameters = trainable(model)
     totals = [torch.zeros_like(parameter) for parameter in parameters]
     for batch in forget.batches(batch_size):
         loss = task.loss(model, batch, reduction="sum")

@@ -11,7 +11,7 @@ from torch import nn
 from palimpsest.catalog import setting
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
-from palimpsest.learn.loop import Meter
+from palimpsest.learn.loop import Meter, trainable
 from palimpsest.rng import Rng
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
@@ -63,7 +63,7 @@ class SingleGradient(Unlearner):
         initial = copy.deepcopy(model)
         initial.load_state_dict(trained.initial())
         initial.eval()
-        start = list(initial.parameters())
+        start = trainable(initial)
         totals = [torch.zeros_like(parameter) for parameter in start]
         for batch in forget.batches(PASS):
             loss = trained.task.loss(initial, batch, reduction="sum")
@@ -72,7 +72,7 @@ class SingleGradient(Unlearner):
                 total += gradient
             meter.count(len(batch))
         with torch.no_grad():
-            for parameter, total in zip(model.parameters(), totals, strict=True):
+            for parameter, total in zip(trainable(model), totals, strict=True):
                 parameter.add_(scale * total)
 
     def scale(self, trained: Trained) -> float:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from palimpsest.catalog import setting
+from palimpsest.language import Language
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
@@ -27,7 +28,7 @@ class SelectiveSynapticDampening(Unlearner):
     Guarantees nothing.
     """
 
-    tasks = (Classification.name,)
+    tasks = (Classification.name, Language.name)
     aliases = ("SSD",)
     about = "shrink the weights that matter most to the forget set; no training"
     paper = "Foster et al. 2024"

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from palimpsest.case import GROUPS, Case
+from palimpsest.language import Language
 from palimpsest.measures.intervals import share
+from palimpsest.task import Classification
 from palimpsest.types import Array, Examples, Measure, Scores
 from palimpsest.verify.base import Verifier
 
@@ -23,6 +25,7 @@ class Accuracy(Verifier):
     """
 
     about = "accuracy on retain, forget and test records"
+    tasks = (Classification.name, Language.name)
     bias_matched = True
 
     def verify(self, case: Case) -> Scores:
@@ -47,9 +50,12 @@ class Accuracy(Verifier):
         return (*found, share("train_accuracy", correct[group <= 1], stream="train"))
 
 
-def by_group(case: Case, columns: Callable[[str, Examples], dict[str, Array]]) -> Scores:
-    """Scores of the case's groups of records, one below the other, with the column `group` (a place in `GROUPS`)."""
-    parts = [(index, name, case.group(name)) for index, name in enumerate(GROUPS) if len(case.group(name))]
+def by_group(case: Case, columns: Callable[[str, Examples], dict[str, Array]], most: int | None = None) -> Scores:
+    """Scores of the case's groups of records, one below the other, with the column `group` (a place in `GROUPS`).
+
+    most: records of a group, its first ones; none: all."""
+    groups = [(index, name, case.group(name)) for index, name in enumerate(GROUPS) if len(case.group(name))]
+    parts = [(index, name, part.take(list(range(min(len(part), most or len(part)))))) for index, name, part in groups]
     scored = [columns(name, part) for _, name, part in parts]
     arrays = {key: np.concatenate([column[key] for column in scored]) for key in scored[0]}
     arrays["group"] = np.repeat([index for index, _, _ in parts], [len(part) for _, _, part in parts])

@@ -11,10 +11,11 @@ import torch
 from palimpsest.case import Case
 from palimpsest.catalog import setting
 from palimpsest.errors import BadInput
+from palimpsest.language import Language
 from palimpsest.learn.loop import Meter
 from palimpsest.measures.intervals import mean, share
 from palimpsest.rng import Rng
-from palimpsest.task import predict
+from palimpsest.task import Classification, predict
 from palimpsest.types import Examples, Measure, Scores
 from palimpsest.unlearn.base import train_mode
 from palimpsest.verify.base import Verifier
@@ -29,6 +30,7 @@ class RelearnTime(Verifier):
     """
 
     about = "training steps until the forgotten records are known again"
+    tasks = (Classification.name, Language.name)
     bias_matched = True
 
     lr: float = setting(0.01, "learning rate of plain SGD, no momentum", source="ours", above=0)

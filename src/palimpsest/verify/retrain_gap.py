@@ -10,8 +10,10 @@ import torch
 
 from palimpsest.case import GROUPS, Case
 from palimpsest.errors import BadInput
+from palimpsest.language import Language
 from palimpsest.measures.divergence import jensen_shannon
 from palimpsest.measures.intervals import mean, statistic
+from palimpsest.task import Classification
 from palimpsest.types import Array, Examples, Measure, Scores
 from palimpsest.verify.accuracy import by_group
 from palimpsest.verify.base import Verifier
@@ -26,6 +28,7 @@ class RetrainGap(Verifier):
     """
 
     about = "distance to retrained models in accuracy and posterior"
+    tasks = (Classification.name, Language.name)
     needs_control = True
 
     def verify(self, case: Case) -> Scores:

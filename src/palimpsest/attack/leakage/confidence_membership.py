@@ -10,11 +10,13 @@ import torch
 from palimpsest.attack.base import Attack, Guess
 from palimpsest.case import Case
 from palimpsest.catalog import setting
+from palimpsest.language import Language
 from palimpsest.measures.auc import auc
 from palimpsest.measures.intervals import share, statistic
 from palimpsest.measures.membership import svc_called_member
 from palimpsest.measures.tpr_at_fpr import tpr_at_fpr
 from palimpsest.rng import Rng
+from palimpsest.task import Classification
 from palimpsest.threat import LabelsView, ThreatModel, View
 from palimpsest.types import Array, Examples, Measure, Scores
 
@@ -46,6 +48,7 @@ class ConfidenceMembership(Attack):
     )
     paper = "UMA paper, section 5.1 (after Shokri et al. 2017 and SalUn's code)"
     about = "SVC on the true-class confidence, on forgotten and on held-out records"
+    tasks = (Classification.name, Language.name)
     primary = "confidence_membership.auc"
 
     references: int = setting(

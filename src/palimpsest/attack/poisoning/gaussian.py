@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from scipy.stats import norm
-from torch import Tensor
 
 from palimpsest.attack.base import Attack, Guess
 from palimpsest.attack.poisoning.base import CONTRIBUTOR, contents
 from palimpsest.case import Case
 from palimpsest.catalog import setting
+from palimpsest.language import Language
 from palimpsest.measures.intervals import mean, share, statistic
 from palimpsest.rng import Rng
+from palimpsest.task import Classification
 from palimpsest.threat import Submission, TrainingView, View
 from palimpsest.types import Array, Batch, Measure, Scores
 
@@ -44,6 +45,7 @@ class Gaussian(Attack):
     threat = AUDITOR
     paper = "poisoning paper, section 3; Pawelczyk et al. 2024"
     about = "adds noise to the records before training, and looks for it in the gradients afterwards"
+    tasks = (Classification.name, Language.name)
     primary = "gaussian.auc"
 
     deviation: float = setting(
@@ -54,33 +56,28 @@ class Gaussian(Attack):
     )
 
     def prepare(self, view: TrainingView, *, rng: Rng) -> Submission:
-        name, inputs, targets = view.task.attacked_input, contents(view.own), view.own.targets.cpu()
-        clean = inputs[name]
-        noise = torch.randn(clean.shape, generator=rng.child("noise").torch())
-        low, high = (edge.float().cpu() for edge in view.task.domain)
-        handed_in = torch.clamp(clean + noise * self._unit(view.task.std, clean), low, high)
-        kept = {"noise": noise, "clean": clean, "targets": targets}
-        return Submission(view.own.ids, {**inputs, name: handed_in}, targets, kept)
-
-    def _unit(self, std: tuple[float, ...], like: Tensor) -> Tensor:
-        """ε_p in units of the input, broadcast over records."""
-        return self.deviation * torch.tensor(std).view(1, -1, *([1] * (like.dim() - 2)))
+        inputs, targets = contents(view.own), view.own.targets.cpu()
+        handed_in, noise = view.task.noised(inputs, self.deviation, rng.child("noise"))
+        kept = {"noise": noise, "targets": targets} | {f"clean/{name}": value for name, value in inputs.items()}
+        return Submission(view.own.ids, handed_in, targets, kept)
 
     def observe(self, view: View, *, rng: Rng) -> Guess:
         """products: (n,), of all own records in the order in which they were handed in."""
-        model, kept, name = view.after.weights(), view.made.kept, view.task.attacked_input
+        model, task, kept = view.after.weights(), view.task, view.made.kept
         device = next(model.parameters()).device
+        clean = {name.removeprefix("clean/"): value for name, value in kept.items() if name.startswith("clean/")}
         found = []
-        for start in range(0, len(kept["clean"]), AT_ONCE):
+        for start in range(0, len(kept["targets"]), AT_ONCE):
             part = slice(start, start + AT_ONCE)
-            points = kept["clean"][part].to(device).requires_grad_()
-            batch = Batch({name: points}, kept["targets"][part].to(device))
+            inputs = {name: value[part].to(device) for name, value in clean.items()}
+            batch = Batch(inputs, kept["targets"][part].to(device))
+            points = task.perceived(model, batch).detach().requires_grad_()
             with torch.enable_grad():
-                (slope,) = torch.autograd.grad(view.task.loss(model, batch, reduction="sum"), points)
+                (slope,) = torch.autograd.grad(task.loss_at(model, batch, points, reduction="sum"), points)
             # in the units of the noise, so that the product with independent noise is standard normal
-            slope = (slope.double() * self._unit(view.task.std, points).to(slope.device)).flatten(1)
+            slope = (slope.double() * task.unit(self.deviation, points).to(slope.device)).flatten(1)
             length = slope.norm(dim=1)
-            product = (kept["noise"][part].to(slope).flatten(1) * slope).sum(1)
+            product = (task.drawn(kept["noise"][part]).to(slope).flatten(1) * slope).sum(1)
             found.append(torch.where(length > 0, product / length.clamp_min(1e-300), 0.0).cpu())
         products = torch.cat(found)
         return Guess({"products": products}, gradients=len(products))

@@ -11,9 +11,10 @@ from palimpsest.attack.base import Attack, Guess
 from palimpsest.attack.poisoning.base import CONTRIBUTOR, contents
 from palimpsest.case import Case
 from palimpsest.catalog import name_of
+from palimpsest.language import Language
 from palimpsest.measures.intervals import mean, share
 from palimpsest.rng import Rng
-from palimpsest.task import as_classification, predict
+from palimpsest.task import Classification, as_classification, predict
 from palimpsest.threat import Submission, TrainingView
 from palimpsest.types import Measure, Scores
 
@@ -30,6 +31,7 @@ class LabelFlip(Attack):
     threat = CONTRIBUTOR
     paper = "a baseline; survey, section on verification"
     about = "hands in records under wrong labels"
+    tasks = (Classification.name, Language.name)
     primary = "label_flip.success_rate"
 
     def prepare(self, view: TrainingView, *, rng: Rng) -> Submission:
