@@ -122,7 +122,8 @@ def combination(name: str, terms: Sequence[tuple[float, Sequence[Measure]]], *, 
     that between seeds (Student's t on the seeds' sums, wide where seeds are few). With one seed the interval covers the
     units only. Where there are too few resamples to see the tail that the level asks for, a normal distribution of their spread
     stands in. A share of 0 or 1, which no resample moves, brings its exact interval, combined with the rest as for independent
-    ones (MOVER; Zou & Donner 2008): too wide rather than too narrow.
+    ones (MOVER; Zou & Donner 2008): too wide rather than too narrow. Where each seed has one unit, such as one target of a poison,
+    the seeds are the units, and the interval is the wider one of a share of them and of their spread.
     """
     seeds = len(terms[0][1]) if terms else 0
     if not seeds or any(len(measures) != seeds for _, measures in terms):
@@ -142,7 +143,7 @@ def combination(name: str, terms: Sequence[tuple[float, Sequence[Measure]]], *, 
             low, high = percentile(drawn, level)
             below, above = max(0.0, value - low), max(0.0, high - value)
     for weight, measures in terms:
-        down, up = (abs(weight) * float(np.mean([_reach(m, side, level) for m in measures])) for side in (0, 1))
+        down, up = (abs(weight) * _reaches(measures, side, level) for side in (0, 1))
         below, above = (
             float(np.hypot(below, down if weight > 0 else up)),
             float(np.hypot(above, up if weight > 0 else down)),
@@ -150,7 +151,11 @@ def combination(name: str, terms: Sequence[tuple[float, Sequence[Measure]]], *, 
     between = 0.0
     if seeds > 1:
         between = float(student.ppf((1 + level) / 2, seeds - 1) * sums.std(ddof=1) / np.sqrt(seeds))
-    low, high = value - float(np.hypot(below, between)), value + float(np.hypot(above, between))
+    if all(m.n == 1 for m in every):  # seeds are the units, and their spread is counted already
+        below, above = max(below, between), max(above, between)
+    else:
+        below, above = float(np.hypot(below, between)), float(np.hypot(above, between))
+    low, high = value - below, value + above
     if all(m.low >= 0 and m.high <= 1 for m in every):  # of shares: no sum lies beyond what they can be
         low = max(sum(min(0.0, weight) for weight, _ in terms), low)
         high = min(sum(max(0.0, weight) for weight, _ in terms), high)
@@ -169,6 +174,14 @@ def difference(name: str, subjects: Sequence[Measure], controls: Sequence[Measur
 def average(name: str, measures: Sequence[Measure], *, level: float = LEVEL) -> Measure:
     """Mean over seeds, with the interval of `combination`."""
     return combination(name, [(1.0, measures)], level=level)
+
+
+def _reaches(measures: Sequence[Measure], side: int, level: float) -> float:
+    """`_reach` of the mean over seeds. Shares of one unit each are together a share of as many units as there are seeds."""
+    if len(measures) > 1 and all(m.n == 1 and 0 <= m.low < m.high <= 1 for m in measures):
+        hits = sum(round(m.value) for m in measures)
+        return abs(binomial(hits, len(measures), level)[side] - hits / len(measures))
+    return float(np.mean([_reach(measure, side, level) for measure in measures]))
 
 
 def _reach(measure: Measure, side: int, level: float) -> float:
