@@ -72,7 +72,7 @@ def test_what_is_asked_for_is_measured(name: str, scale: Scale) -> None:
         plan = plans[where.part]
         if where.target in ("unlearned", "bias-matched", "placebo"):
             assert where.method in known[where.part], where
-        assert where.over in {"", *known[where.part]}, where
+        assert where.over in {"", "original", *known[where.part]}, where
         by, dot, _ = where.measure.removeprefix("cost.").partition(".")
         if dot and by not in map(name_of, plan.verifiers):
             attack = {name_of(each): each for each in plan.attacks}[by]

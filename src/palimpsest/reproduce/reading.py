@@ -14,7 +14,7 @@ from palimpsest import record as records
 from palimpsest.audit.residual import EVERY, Key, over_controls
 from palimpsest.errors import BadInput
 from palimpsest.measures.intervals import LEVEL, REPLICATES, combination, difference
-from palimpsest.record import Cell
+from palimpsest.record import SHARED, Cell
 from palimpsest.report.numbers import Numbers, averaged
 from palimpsest.report.wording import examiner
 from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, PointRow, Result, State, Told, Warned
@@ -121,7 +121,8 @@ class Reading:
     def _ratio(self, where: Where) -> Measured | None:
         """Of means over seeds, with the interval of own − ratio · other, as a share of the other."""
         own = self.series(replace(where, over=""))
-        other = self.series(replace(where, over="", method=where.over))
+        bare = replace(where, over="", method="" if where.over in SHARED else where.over)
+        other = self.series(replace(bare, target=where.over) if where.over in SHARED else bare)
         seeds = _shared([own, other])
         whole = float(np.mean([other[seed].value for seed in seeds])) if seeds else 0.0
         if not whole or where.target != "unlearned":

@@ -20,8 +20,8 @@ class Where:
 
     part: name of the audit. target, method: whose model ("retrained", or "unlearned" with the method's label). measure, at: as in
     the record; "cost.samples" and the like are what making the model cost. minus: the control that it is taken minus of, as in the
-    record's comparisons; over: label of the method whose number it is a share of; both for tables only. times: what the measure is
-    multiplied by to be as the paper prints it (100 for per cent).
+    record's comparisons; over: the method, or the control such as "original", whose number it is a share of; both for tables only.
+    times: what the measure is multiplied by to be as the paper prints it (100 for per cent).
     """
 
     part: str = ""

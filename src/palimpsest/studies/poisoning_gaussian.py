@@ -1,0 +1,73 @@
+"""The Gaussian poison of the poisoning paper's section 3: noise that a model carries, before and after unlearning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from palimpsest.studies._poisoning import BESIDE, DIGITS, METHODS, PAPER, every_row, for_epochs, row, searched
+from palimpsest.studies._uma import merged
+from palimpsest.studies.base import Claim, Scale, Study, Table, Where
+
+PART = "noise"
+Z, SHIFT = (Where(measure=f"gaussian.{name}") for name in ("z", "shift"))
+_COLUMNS = {
+    "z": Z,
+    "shift": SHIFT,
+    "AUC": Where(measure="gaussian.auc"),
+    "below 1 % of the null": Where(measure="gaussian.tpr_at_1pct_fpr", times=100.0),
+    **BESIDE,
+}
+
+
+def _at(target: str) -> Where:
+    return Where(PART, target)
+
+
+@dataclass(frozen=True)
+class PoisoningGaussian(Study):
+    """The Gaussian score of the poisoned model, of retraining, and of seven methods. z is N(0, 1) for a model without the noise,
+    and far below zero for one that carries it.
+
+    Small: digits. Paper: CIFAR-10, ResNet-18, 1.5 % of the records, noise of variance 0.32. The paper describes the poison and
+    prints no number of it: its full version does.
+    """
+
+    paper = "poisoning paper, section 3"
+    about = "Gaussian poisons: the score before and after unlearning, beside membership and accuracy"
+    tables = (Table("Gaussian poisons", every_row(), _COLUMNS).within(PART),)
+    claims = (
+        Claim("the poisoned model carries the noise: z of −4 or less", ((1.0, _at("original") | Z),), below=-4.0),
+        Claim("the retrained control does not: z above −1", ((1.0, _at("retrained") | Z),), above=-1.0),
+        Claim("the model that never saw it does not: z above −1", ((1.0, _at("clean") | Z),), above=-1.0),
+        *(
+            Claim(
+                f"{name} leaves noise: z of it is lower than the retrained control's",
+                ((1.0, row(name) | Where(PART) | Z), (-1.0, _at("retrained") | Z)),
+                below=0.0,
+            )
+            for name in METHODS
+        ),
+    )
+    notes = ("There are no published numbers: the paper defers them to its full version.",)
+
+    def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
+        epochs = 3 if scale == "small" else 10
+        small = merged(
+            DIGITS,
+            limit=400,
+            model="convnet",
+            recipe={"epochs": 30, "batch_size": 32},
+            settings={**for_epochs(epochs), "convnet": {"width": 4}, "gaussian": {"deviation": 1.0}},
+        )
+        return {
+            PART: merged(
+                small if scale == "small" else merged(PAPER, settings=for_epochs(epochs)),
+                forget=["random=0.5" if scale == "small" else "random=0.015"],
+                unlearn=["retrain", *METHODS.values()],
+                attack=["gaussian", "confidence_membership"],
+                search=searched(scale),
+                seeds=30 if scale == "small" else 8,
+            )
+        }
