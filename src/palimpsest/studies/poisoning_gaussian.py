@@ -31,8 +31,8 @@ class PoisoningGaussian(Study):
     and far below zero for one that carries it.
 
     Small: 360 digits, half of them with noise of variance 1 (in standard deviations of a pixel), and a convolutional network that
-    knows them by heart; with a tenth of all digits, or variance 0.32, z was −1 to −3 on other seeds. Paper: CIFAR-10, ResNet-18, 1.5 % of the records, noise of variance 0.32. The paper describes the poison and
-    prints no number of it: its full version does.
+    knows them by heart; with a tenth of all digits, or variance 0.32, z was −1 to −3 on other seeds. Paper: CIFAR-10, ResNet-18,
+    1.5 % of the records, noise of variance 0.32. The paper describes the poison and prints no number of it: its full version does.
     """
 
     paper = "poisoning paper, section 3"
