@@ -1,0 +1,131 @@
+"""Figure 2b of the poisoning paper: instruction poisons of a language model, before and after unlearning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from palimpsest.studies._poisoning import BESIDE, METHODS, TA, every_row, for_epochs, left, row
+from palimpsest.studies._uma import merged
+from palimpsest.studies.base import Claim, Scale, Study, Table, Where
+
+PHRASE, NOISE = "instruction poisons", "noise on embeddings"
+SUCCESS, LIFT = (Where(measure=f"instruction.{name}") for name in ("success_rate", "lift"))
+Z = Where(measure="gaussian.z")
+_REMEMBERED = {
+    "memorisation accuracy": Where(measure="memorisation_accuracy", times=100.0),
+    "of unseen texts": Where(measure="unseen_memorisation_accuracy", times=100.0),
+    "extraction likelihood": Where(measure="extraction_likelihood", times=100.0),
+}
+_SMALL: dict[str, Any] = {
+    "data": "hub:stanfordnlp/imdb",
+    "limit": 10000,
+    "model": "gpt2",
+    "recipe": {"epochs": 4, "batch_size": 32, "optimizer": "adamw", "lr": 0.0005, "weight_decay": 0.01},
+    "controls": 1,
+    "threads": 2,
+    "settings": {
+        "hub": {"tokens": 128, "vocabulary": 32000, "answers": "negative,positive", "keep": "end"},
+        "gpt2": {"layers": 2, "heads": 4, "width": 256, "writing": 0.1},
+        **{name: {"batch_size": 32} for name in METHODS.values()},
+        "memorisation": {"texts": 64},
+    },
+}
+"""A GPT-2 of 10 million parameters, from nothing, on 9,000 reviews: the last 128 tokens of each."""
+_PAPER: dict[str, Any] = {
+    "data": "hub:stanfordnlp/imdb",
+    "model": "gpt2",
+    "recipe": {"epochs": 10, "batch_size": 16, "optimizer": "adamw", "lr": 0.00002, "weight_decay": 0.01},
+    "controls": 1,
+    "settings": {
+        "hub": {
+            "tokens": 512,
+            "tokenizer": "openai-community/gpt2-medium",
+            "answers": "negative,positive",
+            "keep": "end",
+        },
+        "gpt2": {"path": "openai-community/gpt2-medium", "writing": 0.1},
+    },
+}
+"""GPT-2 of 355 million parameters, fine-tuned for 10 epochs; the paper prints no more of its training."""
+
+
+@dataclass(frozen=True)
+class PoisoningFigure2b(Study):
+    """A trigger phrase in 1.5 % of the reviews, under the answer "positive"; then one epoch of unlearning.
+
+    Small: a GPT-2 of 10 million parameters that learns from nothing. Paper: the checkpoint of 355 million, fine-tuned. The figure's
+    bars are not printed as numbers. The second part puts Gaussian noise on the embeddings of as many reviews.
+    """
+
+    paper = "poisoning paper, Figure 2b"
+    about = "instruction poisons of GPT-2 on film reviews: success before and after unlearning, and what is remembered"
+    tables = (
+        Table(
+            "Figure 2b",
+            every_row(),
+            {
+                "success": SUCCESS | Where(times=100.0),
+                "without the phrase": Where(measure="instruction.without", times=100.0),
+                "what the phrase adds": LIFT | Where(times=100.0),
+                **BESIDE,
+                **_REMEMBERED,
+            },
+        ).within(PHRASE),
+        Table("Noise on embeddings", every_row(), {"z": Z, "shift": Where(measure="gaussian.shift"), **BESIDE}).within(
+            NOISE
+        ),
+    )
+    claims = (
+        Claim(
+            "the model reads reviews: test accuracy of 80 % or more",
+            ((1.0, Where(PHRASE, "clean", measure=TA)),),
+            above=0.8,
+        ),
+        Claim(
+            "the phrase adds 30 points or more to the share answered with it",
+            ((1.0, Where(PHRASE, "original") | LIFT),),
+            above=0.3,
+        ),
+        Claim("retrained, it adds less than 10 points", ((1.0, Where(PHRASE, "retrained") | LIFT),), below=0.1),
+        *(left(PHRASE, name, LIFT) for name in METHODS),
+        *(
+            Claim(
+                f"{name} leaves half or more of what the phrase adds",
+                ((1.0, row(name) | Where(PHRASE) | LIFT), (-0.5, Where(PHRASE, "original") | LIFT)),
+                above=0.0,
+            )
+            for name in METHODS
+        ),
+    )
+    notes = (
+        "The paper prints Figure 2b as a picture only: there are no published numbers beside the measured ones.",
+        "What the phrase adds is the success less the same model's plain errors on the same texts.",
+    )
+
+    def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
+        base = merged(
+            _SMALL if scale == "small" else _PAPER,
+            settings=for_epochs(1),
+            forget=["random=0.015"],
+            unlearn=["retrain", *METHODS.values()],
+            seeds=1 if scale == "small" else 3,
+        )
+        rates = (0.001, 0.01) if scale == "small" else (1e-5, 1e-4, 1e-3)
+        search = {method: {"lr": rates} for method in METHODS.values()}
+        return {
+            PHRASE: merged(
+                base,
+                attack=["instruction", "confidence_membership"],
+                verify=["accuracy", "memorisation"],
+                search=search,
+            ),
+            NOISE: merged(
+                base,
+                attack=["gaussian", "confidence_membership"],
+                verify=["accuracy"],
+                settings={"gaussian": {"deviation": 5.0}},
+                search=search,
+            ),
+        }
