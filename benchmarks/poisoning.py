@@ -4,8 +4,8 @@ speed: poison steps a second, one step being one pass over all poisons of one st
     poisons) and on digits (a convolutional network of width 8, 60 poisons). ART takes its starts one after another and reads its
     poisons through a data loader with a process of its own in every step; `inner` is its step without that: its own loss and
     optimiser on one batch.
-success: digits, at equal steps and starts: matching loss of what comes out, by the same formula, and how often victims trained on
-    it take the target for the intended class. The model is trained for a sixth of the victims' epochs: later ones do not carry over.
+success: digits, at equal steps and starts: matching loss of what comes out, by the same formula, and how often victims trained
+    on it take the target for the intended class. The model is trained for a sixth of the victims' epochs.
 
 Run: make bench-env && .venv-bench/bin/python benchmarks/poisoning.py [speed] [success] [--rounds 5] [--threads 2] [--seeds 10]
 The data folder is PALIMPSEST_DATA, else ../shared/data.

@@ -347,15 +347,18 @@ def test_each_method_unlearns_texts(method: Unlearner) -> None:
 def test_an_audit_of_texts_from_data_to_report(tmp_path: Path) -> None:
     plan = options.plan(
         data="diagnoses",
-        forget=["random=40"],
+        forget=["random=60"],
         unlearn=["retrain", "finetune"],
         attack=["instruction", "confidence_membership"],
         verify=["accuracy", "memorisation"],
         seeds=1,
         controls=1,
         threads=1,
-        recipe={"epochs": 12, "batch_size": 32, "optimizer": "adamw", "lr": 0.005},
-        settings={"gpt2": {"layers": 1, "heads": 2, "width": 16, "dropout": 0, "writing": 0.2}},
+        recipe={"epochs": 8, "batch_size": 32, "optimizer": "adamw", "lr": 0.005},
+        settings={
+            "gpt2": {"layers": 1, "heads": 2, "width": 16, "dropout": 0, "writing": 0.2},
+            "memorisation": {"texts": 16, "places": 1},
+        },
     )
     record = audit(plan, Store(tmp_path / "store"), tmp_path / "out")
     assert {cell.status for cell in record.cells} == {"ok"}

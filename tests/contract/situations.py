@@ -81,5 +81,5 @@ def situation_of(member: Any, selection: str = "class=0") -> Situation:
     """A situation of the member's own task."""
     if Classification.name in member.tasks:
         return situation(selection)
-    case = bench_of(member).cases[0]
+    case = bench_of(member).ordinary[0]
     return Situation(case.original, (case.subject, case.controls[0]), case)

@@ -112,13 +112,18 @@ class Bench:
     def cases(self) -> tuple[Case, ...]:
         """One class forgotten; random records; records of which nothing but memory tells the label. The subject is a model
         retrained without them."""
+        return (*self.ordinary, self.learnt_by_heart)
+
+    @cached_property
+    def ordinary(self) -> tuple[Case, ...]:
+        """The first two of these: half of a class where there are two."""
         made = []
         for selection in ("class=0" if len(self.split.classes) > 2 else "class=0:0.5", "random=0.2"):
             request = select(selection, self.split.train, self.split.classes, rng=Rng(0))
             retain = self.parted(selection)[0]
             subject, control = (self.fit(retain, selection, replica) for replica in range(2))
             made.append(self._case(self.split, request, self.original, subject, control))
-        return (*made, self.learnt_by_heart)
+        return tuple(made)
 
     def poisoned(self, attack: Attack) -> Case:
         """Records handed in by an attack, and trained on; the subject is a model retrained without them."""
