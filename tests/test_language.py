@@ -26,7 +26,6 @@ from palimpsest.learn.base import Trained
 from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.gpt2 import Gpt2
-from palimpsest.models.mlp import Mlp
 from palimpsest.pipeline import audit
 from palimpsest.rng import Rng
 from palimpsest.store import Store
@@ -153,6 +152,22 @@ def test_two_classes_with_one_answer_are_refused(tmp_path: Path) -> None:
         Table(str(texts(tmp_path)), tokens=40, tokenizer=str(tmp_path), answers="large good,large bad").load()
 
 
+def test_what_looks_like_an_answer_in_a_text_is_text(tmp_path: Path) -> None:
+    path = texts(tmp_path)
+    path.write_text(path.read_text().replace("was good", "was <|good|>"))
+    split = Table(str(path), tokens=60, vocabulary=300).load()
+    assert not set(split.train.raw(TOKENS).flatten().tolist()) & set(split.train.context["answers"])
+
+
+def test_tokens_in_a_memory_map_are_the_same(tmp_path: Path) -> None:
+    path = str(texts(tmp_path))
+    kept = Table(path, tokens=40, vocabulary=320).load()
+    for _ in range(2):
+        mapped = Table(path, tokens=40, vocabulary=320, memory_limit=0, cache=str(tmp_path / "cache")).load()
+        assert mapped.fingerprint == kept.fingerprint
+        assert mapped.train.context == kept.train.context
+
+
 # the model
 
 
@@ -218,9 +233,12 @@ def test_of_a_checkpoint_training_goes_on_from_its_weights(tmp_path: Path) -> No
     (tmp_path / "saved" / "tokenizer.json").write_text(tokenizer_of(split.train.context).to_str())
     given = Gpt2(path=str(tmp_path / "saved"), dropout=0.0, writing=0.5)
     again = given.task(split)
-    assert again.identity() == task.identity()
+    assert {**again.identity(), "std": 0} == {**task.identity(), "std": 0}
+    assert again.std == pytest.approx([float(trained().model.inner.transformer.wte.weight.detach().std())])
     one, other = (predict(task, model, split.test) for model in (trained().model, given.build(again, Rng(5))))
     torch.testing.assert_close(one, other)
+    with pytest.raises(BadInput, match="another tokenizer"):
+        given.task(Table(str(texts(tmp_path)), tokens=40, vocabulary=320).load())
     fresh = given.untrained(again, Rng(0))
     assert not torch.allclose(predict(task, fresh, split.test), one)
     moved = tmp_path / "saved.elsewhere"
@@ -369,4 +387,23 @@ def test_an_audit_of_texts_from_data_to_report(tmp_path: Path) -> None:
     }
     assert lift["original"] > lift["retrained"] + 0.3
     assert (tmp_path / "out" / "report.html").exists()
-    assert Mlp().solves != Gpt2().solves
+
+
+def test_noise_on_embeddings_is_audited(tmp_path: Path) -> None:
+    plan = options.plan(
+        data="diagnoses",
+        forget=["random=60"],
+        unlearn=["retrain"],
+        attack=["gaussian"],
+        verify=["accuracy"],
+        seeds=1,
+        controls=1,
+        threads=1,
+        recipe={"epochs": 2, "batch_size": 32, "optimizer": "adamw", "lr": 0.005},
+        settings={"gpt2": {"layers": 1, "heads": 2, "width": 16}, "gaussian": {"deviation": 10.0}},
+    )
+    record = audit(plan, Store(tmp_path / "store"), tmp_path / "out")
+    assert {cell.status for cell in record.cells} == {"ok"}
+    found = {cell.target: m.value for cell in record.cells for m in cell.measures if m.name == "gaussian.z"}
+    assert abs(found["clean"]) < 4
+    assert abs(found["retrained"]) < 4

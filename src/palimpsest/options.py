@@ -211,7 +211,8 @@ def wanted(chosen: Choices) -> tuple[str, ...]:
 
 def task_named(chosen: Choices) -> str:
     """The task that the chosen model solves."""
-    return Classification.name if chosen.model is None else task_of(chosen.model)
+    model = reading(chosen).model
+    return Classification.name if model is None else task_of(model)
 
 
 def _needed(names: Iterable[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -224,6 +225,13 @@ def test_seeds_of_one_target_each_are_a_share_of_targets(hits: int) -> None:
     assert found.low <= low + 1e-9
     assert found.high >= high - 1e-9
     assert found.high - found.low < high - low + 0.03
+
+
+def test_controls_that_disagree_are_half_a_hit_each() -> None:
+    pooled = [replace(share("success", np.array([True])), value=0.5) for _ in range(30)]
+    found = average("success", pooled)
+    low, high = binomial(15, 30)
+    assert (found.low, found.high) == (pytest.approx(low, abs=1e-6), pytest.approx(high, abs=1e-6))
 
 
 def test_an_average_over_seeds() -> None:

@@ -61,7 +61,7 @@ def seats(plan: Plan, stage: Stage) -> Iterator[Seat]:
         if isinstance(made, Exception):
             continue
         yield seat("unlearned", made, stage.controls, label)
-        if stage.controls and stage.forgotten_classes:
+        if stage.controls and stage.forgotten_classes and plan.yardstick.matched:
             yield from (_matched(stage, label, made, replica) for replica in range(len(stage.controls)))
         if not stage.controls and _both_halves(held_out(stage.split, stage.forgotten)):
             yield _placebo(stage, label, made, half)

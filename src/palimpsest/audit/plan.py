@@ -22,6 +22,7 @@ from palimpsest.task import Classification
 from palimpsest.unlearn.base import Unlearner
 from palimpsest.verify.accuracy import Accuracy
 from palimpsest.verify.base import Verifier
+from palimpsest.verify.memorisation import Memorisation
 from palimpsest.verify.reconstruction import Reconstruction
 from palimpsest.verify.relearn_time import RelearnTime
 from palimpsest.verify.retrain_gap import RetrainGap
@@ -30,7 +31,7 @@ from palimpsest.verify.robust_unlearning import RobustUnlearning
 
 def every_verifier(task: str = Classification.name) -> tuple[Verifier, ...]:
     """All that are for this task."""
-    every = (Accuracy(), Reconstruction(), RetrainGap(), RobustUnlearning(), RelearnTime())
+    every = (Accuracy(), Reconstruction(), RetrainGap(), RobustUnlearning(), RelearnTime(), Memorisation())
     return tuple(verifier for verifier in every if task in verifier.tasks)
 
 

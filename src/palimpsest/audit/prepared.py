@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from palimpsest.attack.base import Attack
 from palimpsest.audit.plan import Plan
@@ -51,7 +52,7 @@ def prepared(plan: Plan, learner: Learner, recipe: Recipe, split: Split, shop: W
     def make() -> Submission:
         ground = Ground(split, own, shop.task, recipe, plan.model, fit)
         found = attack.prepare(TrainingView(attack.threat, ground), rng=Rng(seed).child("prepare", name_of(attack)))
-        _check(attack, found, own, split)
+        _check(attack, found, own, split, shop.task.attacked_input)
         return found
 
     told = {"learner": identity(learner), "recipe": identity(recipe), "model": identity(plan.model), "seed": seed}
@@ -105,12 +106,16 @@ def _detected(request: ForgetRequest, share: float, rng: Rng) -> ForgetRequest:
     return replace(request, ids=ids, selection=f"{request.selection}, {share:.0%} of it detected")
 
 
-def _check(attack: Attack, found: Submission, own: Examples, split: Split) -> None:
+def _check(attack: Attack, found: Submission, own: Examples, split: Split, attacked: str) -> None:
     """Its own records alone, of the records' shape and range, with classes that there are."""
     name = name_of(attack)
     if not len(found.ids) or not set(found.ids.tolist()) <= set(own.ids.tolist()):
         raise ContractError(f"{name}: got records that are not its own, or none, expected some of its {len(own)}")
-    for values in found.inputs.values():
+    for given, values in found.inputs.items():
+        if not bool(torch.isfinite(values.float()).all()):
+            raise ContractError(f"{name}: got a value of {given} that is not finite, expected finite ones")
+        if given != attacked:
+            continue
         low, high = (edge.to(values.device) for edge in split.domain)
         slack = EDGE * (high - low)
         if not bool(((values >= low - slack) & (values <= high + slack)).all()):

@@ -50,6 +50,7 @@ def best(
         try:
             made = shop.unlearn(one, before, retain, forget, rng)
             found.append((shop.error(made, validation), made, one))
+            made.unload()
         except StoreError:  # a full disk is no fault of the method
             raise
         except FAILURES as error:

@@ -20,7 +20,7 @@ from palimpsest.data import _inputs as inputs
 from palimpsest.data import memory_map
 from palimpsest.data._columns import Source
 from palimpsest.data._inputs import Picks, Reader
-from palimpsest.data._tokens import TokenReader, context, opened
+from palimpsest.data._tokens import TokenReader, context, known, opened
 from palimpsest.data.base import Dataset
 from palimpsest.data.memory_map import Scratch
 from palimpsest.errors import BadInput
@@ -93,7 +93,8 @@ class Columnar(Dataset):
     def _key(self, stamp: Any) -> str:
         """Of the map: everything that its contents depend on, and not where the source or the cache lies."""
         settings = catalog.identity(self)
-        return digest({**settings, "path": "", "cache": "", "memory_limit": 0, "stamp": stamp})
+        read_by = known(self.tokenizer) if self.tokens else ""
+        return digest({**settings, "path": "", "cache": "", "memory_limit": 0, "tokenizer": read_by, "stamp": stamp})
 
     def _read(self, source: Source, scratch: Scratch, key: str) -> Split:
         label = columns.label_column(source, self.label, self._named("label"))

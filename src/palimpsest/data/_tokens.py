@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.metadata
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +16,12 @@ import numpy as np
 from palimpsest.data._connection import hub_folder
 from palimpsest.data._inputs import Reader, texts_of
 from palimpsest.errors import BadInput, told
+from palimpsest.store import digest
 from palimpsest.types import Array, Ids
 
 Keep = Literal["start", "end"]
 
+FILE = "tokenizer.json"
 PADDING = -1
 """What stands after a record's last token: no token of any vocabulary."""
 
@@ -56,15 +61,28 @@ def opened(path: str, learn_from: Iterable[str], vocabulary: int, answers: Seque
     kit = _kit()
     if not path:
         return _learnt(kit, learn_from, vocabulary, answers)
-    folder = hub_folder(path, ("tokenizer.json",), "tokenizer.json", "a folder with a tokenizer.json, or a hub name")
     try:
-        found = kit.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        found = kit.Tokenizer.from_file(str(_file(path)))
     except Exception as error:  # the package raises nothing narrower
-        raise BadInput(path, got=told(error), expected="a tokenizer.json of the package tokenizers") from error
+        raise BadInput(path, got=told(error), expected=f"a {FILE} of the package tokenizers") from error
     found.no_padding()
     found.no_truncation()
     found.post_processor = kit.processors.Sequence([])
+    found.encode_special_tokens = True  # what looks like one in a text is text
     return found
+
+
+def known(path: str) -> str:
+    """What tokens depend on beside the texts: the tokenizer's file, or else the package that learns one."""
+    package = f"tokenizers {importlib.metadata.version('tokenizers')}" if _kit() else ""
+    return digest([package, hashlib.sha256(_file(path).read_bytes()).hexdigest()]) if path else package
+
+
+def _file(path: str) -> Path:
+    folder = hub_folder(path, (FILE,), FILE, f"a folder with a {FILE}, or a hub name")
+    if not (folder / FILE).is_file():
+        raise BadInput(path, got=f"a folder without {FILE}", expected="one with it", do="write it by save_pretrained")
+    return folder / FILE
 
 
 def context(tokenizer: Any, prompt: str, answers: Sequence[str]) -> dict[str, Any]:
@@ -87,7 +105,9 @@ def context(tokenizer: Any, prompt: str, answers: Sequence[str]) -> dict[str, An
 
 def tokenizer_of(context: dict[str, Any] | Any) -> Any:
     """The tokenizer that records were read with, from their context."""
-    return _kit().Tokenizer.from_str(json.dumps(context["tokenizer"]))
+    found = _kit().Tokenizer.from_str(json.dumps(context["tokenizer"]))
+    found.encode_special_tokens = True
+    return found
 
 
 def _answer(tokenizer: Any, answer: str) -> int:
@@ -116,6 +136,7 @@ def _learnt(kit: Any, texts: Iterable[str], vocabulary: int, answers: Sequence[s
         special_tokens=[_special(answer) for answer in answers],
     )
     found.train_from_iterator(texts, trainer)
+    found.encode_special_tokens = True
     return found
 
 

@@ -21,9 +21,9 @@ PROMPT = " So it is"
 class Diagnoses(Dataset):
     """569 texts such as "The mean radius is very large. The worst texture is small. …", of malignant or benign tumours.
 
-    A text tells the `told` measurements of a row that are farthest from the middle, farthest first, in fifths of all rows; the
-    tokens are a byte-level BPE's, learnt from validation texts. Made for tests and first steps: the words hold what the table
-    holds, and no more. Needs `pip install 'palimpsest-ml[text]'`.
+    A text tells the `told` measurements of a row that are farthest from the middle, farthest first, in fifths of the validation
+    rows; the tokens are a byte-level BPE's, learnt from validation texts. Made for tests and first steps: the words hold what the
+    table holds, and no more. Needs `pip install 'palimpsest-ml[text]'`.
     """
 
     about = "diagnostic breast cancer told in words, as tokens, 2 classes, bundled"
@@ -34,14 +34,17 @@ class Diagnoses(Dataset):
     def load(self) -> Split:
         source = load_breast_cancer()
         ids = np.array([f"diagnoses/{row:03d}" for row in range(len(source.data))])
-        ranks = source.data.argsort(0).argsort(0) / len(source.data)
+        where = self.parted("diagnoses", ids)
+        held = np.sort(source.data[where.validation], 0)
+        ranks = np.stack([np.searchsorted(held[:, j], source.data[:, j]) for j in range(held.shape[1])], 1) / (
+            len(held) + 1
+        )
         order = np.argsort(-np.abs(ranks - 0.5), axis=1, kind="stable")[:, : self.told]
         texts = [
             " ".join(f"The {source.feature_names[j]} is {WORDS[int(5 * ranks[i, j])]}." for j in order[i])
             for i in range(len(ids))
         ]
         classes = tuple(str(name) for name in source.target_names)
-        where = self.parted("diagnoses", ids)
         tokenizer = opened("", [texts[row] for row in where.validation], 400, classes)
         known = context(tokenizer, PROMPT, classes)
         read = as_tokens(tokenizer, texts, self.tokens, known["prompt"], "start")

@@ -97,7 +97,7 @@ def mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         buffer = file.read_buffer()
     if buffer.size != size:
         raise BadInput(str(path), got=f"{buffer.size} bytes", expected=f"{size} bytes", do="delete it")
-    kind = {torch.uint8: pa.uint8(), torch.float32: pa.float32()}[dtype]
+    kind = {torch.uint8: pa.uint8(), torch.int32: pa.int32(), torch.float32: pa.float32()}[dtype]
     flat = pa.Array.from_buffers(kind, prod(shape), [None, buffer])
     # DLPack, because torch.from_numpy warns of every array that cannot be written to.
     return torch.utils.dlpack.from_dlpack(flat).view(shape)

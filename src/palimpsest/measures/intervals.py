@@ -55,7 +55,7 @@ def share(name: str, hits: Array, *, at: Mapping[str, float] | None = None, stre
     return Measure(name, k / n, low, high, n, dict(at or {}), resampled_means(values, stream))
 
 
-def binomial(hits: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+def binomial(hits: int | float, n: int, level: float = LEVEL) -> tuple[float, float]:
     """Clopper–Pearson interval of a share."""
     tail = (1 - level) / 2
     low = 0.0 if hits == 0 else float(beta.ppf(tail, hits, n - hits + 1))
@@ -179,7 +179,7 @@ def average(name: str, measures: Sequence[Measure], *, level: float = LEVEL) -> 
 def _reaches(measures: Sequence[Measure], side: int, level: float) -> float:
     """`_reach` of the mean over seeds. Shares of one unit each are together a share of as many units as there are seeds."""
     if len(measures) > 1 and all(m.n == 1 and 0 <= m.low < m.high <= 1 for m in measures):
-        hits = sum(round(m.value) for m in measures)
+        hits = sum(m.value for m in measures)  # of several controls of a seed, a share of each
         return abs(binomial(hits, len(measures), level)[side] - hits / len(measures))
     return float(np.mean([_reach(measure, side, level) for measure in measures]))
 

@@ -73,5 +73,5 @@ class Answering(nn.Module):
         return states[torch.arange(len(states), device=states.device), ends]
 
     def _answer(self, last: Tensor) -> Float[Tensor, "n classes"]:
-        logits: Tensor = last @ self.inner.transformer.wte.weight[self.answers].T
+        logits: Tensor = last @ self.inner.lm_head.weight[self.answers].T
         return logits

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from palimpsest.data._connection import hub_folder
 from palimpsest.errors import BadInput, told
@@ -92,6 +92,15 @@ class Checkpoint:
         if broken:
             raise BadInput(self.path, got=f"a NaN or infinite value in {broken[0]}", expected="finite weights")
         return model.float()
+
+    def spread(self, ending: str) -> float:
+        """The standard deviation of the tensor whose name ends so."""
+        for file in sorted(self.folder().glob("model*.safetensors")):
+            with safe_open(file, framework="pt") as stored:
+                for name in stored.keys():  # noqa: SIM118 - no mapping
+                    if name.endswith(ending):
+                        return float(stored.get_tensor(name).float().std())
+        raise BadInput(self.path, got=f"no {ending}", expected=f"weights of {self.model}")
 
     def identity(self, **told_too: Any) -> Mapping[str, Any]:
         """Its hash in the place of its path: a moved one is the same model, an edited one another."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, ClassVar
 
 from torch import nn
 
 from palimpsest.catalog import name_of, setting
+from palimpsest.data._tokens import FILE
 from palimpsest.errors import BadInput
-from palimpsest.language import Language, as_language
+from palimpsest.language import TOKENS, Language, as_language
 from palimpsest.models._gpt2 import Answering
 from palimpsest.models._transformers import Checkpoint
 from palimpsest.models.base import Model
@@ -52,8 +55,11 @@ class Gpt2(Model):
 
     def task(self, split: Split) -> Language:
         """Raises BadInput where transformers is missing, the checkpoint cannot be used, or the records are no tokens for it."""
-        config = self._config()
-        found = Language.posed(split, config.n_embd, self.writing, config.initializer_range)
+        config, spread = self._config(), 0.0
+        if self.path:
+            self._check_tokens(split, config)
+            spread = self._source.spread("wte.weight")
+        found = Language.posed(split, config.n_embd, self.writing, spread or config.initializer_range)
         self._check(config, found)
         return found
 
@@ -87,16 +93,22 @@ class Gpt2(Model):
 
     def identity_extra(self) -> dict[str, Any]:
         """The hash of the checkpoint in the place of its path: a moved one is the same model, an edited one another."""
-        return dict(self._source.identity()) if self.path else {}
+        told = dict(self._source.identity()) if self.path else {"transformers": version("transformers")}
+        return told | ({"peft": version("peft")} if self.lora else {})
 
     @property
     def _source(self) -> Checkpoint:
-        return Checkpoint(self.path, "gpt2", "text", "GPT2LMHeadModel", "gpt2")
+        return Checkpoint(self.path, "gpt2", "text", "GPT2LMHeadModel", "gpt2", (FILE,))
 
     def _config(self) -> Any:
         """The `GPT2Config` of the checkpoint, or of the sizes that are set."""
         if self.path:
             return self._source.config()
+        if self.lora:
+            do = "set gpt2.path, or leave gpt2.lora out"
+            raise BadInput(
+                "gpt2.lora", got="adapters of a model that has learnt nothing", expected="a checkpoint", do=do
+            )
         if self.width % self.heads:
             got = f"{self.width} and {self.heads} heads"
             raise BadInput("gpt2.width", got=got, expected="a multiple of the heads")
@@ -106,6 +118,19 @@ class Gpt2(Model):
 
     def _drops(self) -> dict[str, float]:
         return {f"{name}_pdrop": self.dropout for name in ("embd", "attn", "resid")}
+
+    def _check_tokens(self, split: Split, config: Any) -> None:
+        """Whether the records were read with the checkpoint's own tokenizer; without one at hand, whether they could have been."""
+        if split.kind != TOKENS:
+            return
+        file, context = self._source.folder() / FILE, split.train.context
+        do = f"read text with --set hub.tokenizer={self.path}"
+        if file.is_file():
+            if json.loads(file.read_text(encoding="utf-8"))["model"] != context["tokenizer"]["model"]:
+                raise BadInput(self.path, got="tokens of another tokenizer", expected=f"those of its {FILE}", do=do)
+        elif context["vocabulary"] != config.vocab_size:
+            got = f"tokens of a vocabulary of {context['vocabulary']}"
+            raise BadInput(self.path, got=got, expected=f"one of {config.vocab_size}", do=do)
 
     def _check(self, config: Any, task: Language) -> None:
         """Whether a checkpoint has tokens and places for these records."""

@@ -27,12 +27,14 @@ _SMALL: dict[str, Any] = {
     "threads": 2,
     "settings": {
         "hub": {"tokens": 128, "vocabulary": 32000, "answers": "negative,positive", "keep": "end"},
-        "gpt2": {"layers": 2, "heads": 4, "width": 256, "writing": 0.1},
+        "gpt2": {"layers": 3, "heads": 4, "width": 256},
         **{name: {"batch_size": 32} for name in METHODS.values()},
+        "catastrophic_forgetting_k": {"k": 2, "batch_size": 32},
+        "exact_unlearning_k": {"k": 2, "batch_size": 32},
         "memorisation": {"texts": 64},
     },
 }
-"""A GPT-2 of 10 million parameters, from nothing, on 9,000 reviews: the last 128 tokens of each."""
+"""A GPT-2 of 10.6 million parameters, from nothing, on 9,000 reviews: the last 128 tokens of each, trained on the answers alone."""
 _PAPER: dict[str, Any] = {
     "data": "hub:stanfordnlp/imdb",
     "model": "gpt2",
@@ -46,6 +48,8 @@ _PAPER: dict[str, Any] = {
             "keep": "end",
         },
         "gpt2": {"path": "openai-community/gpt2-medium", "writing": 0.1},
+        **{name: {"batch_size": 16} for name in METHODS.values()},
+        "scrub": {"batch_size": 16, "forget_batch_size": 16},
     },
 }
 """GPT-2 of 355 million parameters, fine-tuned for 10 epochs; the paper prints no more of its training."""
@@ -55,8 +59,9 @@ _PAPER: dict[str, Any] = {
 class PoisoningFigure2b(Study):
     """A trigger phrase in 1.5 % of the reviews, under the answer "positive"; then one epoch of unlearning.
 
-    Small: a GPT-2 of 10 million parameters that learns from nothing. Paper: the checkpoint of 355 million, fine-tuned. The figure's
-    bars are not printed as numbers. The second part puts Gaussian noise on the embeddings of as many reviews.
+    Small: a GPT-2 of 10.6 million parameters that learns from nothing, and answers only: it writes nothing that could be
+    remembered. Paper: the checkpoint of 355 million, fine-tuned. The figure's bars are not printed as numbers. The second part puts
+    Gaussian noise on the embeddings of as many reviews.
     """
 
     paper = "poisoning paper, Figure 2b"
@@ -101,6 +106,9 @@ class PoisoningFigure2b(Study):
     )
     notes = (
         "The paper prints Figure 2b as a picture only: there are no published numbers beside the measured ones.",
+        "Membership is told beside held-out texts of the label that was handed in, which half of the poisons do not look like: "
+        "read it beside the retrained control's, not beside 0.5.",
+        "CFk and EUk train by the model's own optimiser, AdamW, the others by SGD: each has rates of its own to choose from.",
         "What the phrase adds is the success less the same model's plain errors on the same texts.",
     )
 
@@ -112,8 +120,10 @@ class PoisoningFigure2b(Study):
             unlearn=["retrain", *METHODS.values()],
             seeds=1 if scale == "small" else 3,
         )
-        rates = (0.001, 0.01) if scale == "small" else (1e-5, 1e-4, 1e-3)
-        search = {method: {"lr": rates} for method in METHODS.values()}
+        plain = (0.01, 0.1) if scale == "small" else (1e-4, 1e-3, 1e-2)
+        adam = (1e-4, 5e-4) if scale == "small" else (5e-6, 2e-5)
+        own = {METHODS["CFk"], METHODS["EUk"]}
+        search = {method: {"lr": adam if method in own else plain} for method in METHODS.values()}
         return {
             PHRASE: merged(
                 base,

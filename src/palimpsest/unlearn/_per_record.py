@@ -34,6 +34,8 @@ class Losses(nn.Module):
         self.model, self.task = model, task
 
     def forward(self, inputs: Mapping[str, Tensor], targets: Tensor) -> Tensor:
+        if not self.task.vectorises:  # then the loss may be more than one of the outputs
+            return self.task.loss(self.model, Batch(inputs, targets), reduction="none")
         outputs = self.task.outputs(self.model, Batch(inputs, targets))
         return self.task.loss_of(outputs, targets, reduction="none")
 
@@ -161,8 +163,10 @@ def one_by_one(losses: Losses, parameters: list[nn.Parameter], batches: Iterable
 
 def by_vmap(losses: Losses, parameters: list[nn.Parameter], batches: Iterable[Batch], count: int) -> Gradients:
     """All records of a batch in one vectorised call. Raises BadInput where vmap cannot take the model."""
-    weights = {name: parameter.detach() for name, parameter in losses.named_parameters()}
+    moving = {id(parameter) for parameter in parameters}
+    weights = {name: p.detach() for name, p in losses.named_parameters() if id(p) in moving}
     buffers = dict(losses.named_buffers())
+    buffers |= {name: p.detach() for name, p in losses.named_parameters() if id(p) not in moving}
 
     def loss_of_one(weights: dict[str, Tensor], inputs: dict[str, Tensor], target: Tensor) -> Tensor:
         one = {name: value.unsqueeze(0) for name, value in inputs.items()}

@@ -76,8 +76,9 @@ class Curvature:
         """The mean over records of the squared entries of the loss gradient, i.e. the diagonal of the empirical Fisher
         matrix, shape (p,)."""
         total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
-        for start in range(0, len(records), SQUARED_RECORDS):
-            part = records.take(list(range(start, min(start + SQUARED_RECORDS, len(records)))))
+        most = SQUARED_RECORDS if self.task.vectorises else 1
+        for start in range(0, len(records), most):
+            part = records.take(list(range(start, min(start + most, len(records)))))
             found = self.gradients(part, vectorised=vectorised)
             total += found.squares(torch.ones_like(found.zeros))
         return total / len(records)
@@ -86,8 +87,9 @@ class Curvature:
         """As `importances`, with each record's label drawn from the model's own posterior, and the expectation over it taken
         exactly: the diagonal of the Fisher matrix, shape (p,). Costs `classes` gradients a record."""
         total = torch.zeros(self.size, dtype=self.dtype, device=self.device)
-        for start in range(0, len(records), SQUARED_RECORDS):
-            part = records.take(list(range(start, min(start + SQUARED_RECORDS, len(records)))))
+        most = SQUARED_RECORDS if self.task.vectorises else 1
+        for start in range(0, len(records), most):
+            part = records.take(list(range(start, min(start + most, len(records)))))
             batches = self._batches(part, PASS)
             posterior = torch.cat([self.task.posterior(self.losses.model, batch) for batch in batches]).to(self.dtype)
             for label in range(classes):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from palimpsest.case import GROUPS, Case
+from palimpsest.data.base import hashes
 from palimpsest.language import Language
 from palimpsest.measures.intervals import share
 from palimpsest.task import Classification
@@ -53,10 +54,16 @@ class Accuracy(Verifier):
 def by_group(case: Case, columns: Callable[[str, Examples], dict[str, Array]], most: int | None = None) -> Scores:
     """Scores of the case's groups of records, one below the other, with the column `group` (a place in `GROUPS`).
 
-    most: records of a group, its first ones; none: all."""
+    most: records of a group, drawn by their ids; none: all."""
     groups = [(index, name, case.group(name)) for index, name in enumerate(GROUPS) if len(case.group(name))]
-    parts = [(index, name, part.take(list(range(min(len(part), most or len(part)))))) for index, name, part in groups]
+    parts = [(index, name, _some(part, most)) for index, name, part in groups]
     scored = [columns(name, part) for _, name, part in parts]
     arrays = {key: np.concatenate([column[key] for column in scored]) for key in scored[0]}
     arrays["group"] = np.repeat([index for index, _, _ in parts], [len(part) for _, _, part in parts])
     return Scores("record", np.concatenate([part.ids for _, _, part in parts]), arrays)
+
+
+def _some(part: Examples, most: int | None) -> Examples:
+    if most is None or len(part) <= most:
+        return part
+    return part.take(np.sort(np.argsort(hashes(part.ids, "some"), kind="stable")[:most]))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from palimpsest.case import Case
 from palimpsest.catalog import name_of, setting
+from palimpsest.data._tokens import PADDING
 from palimpsest.errors import BadInput
 from palimpsest.language import TOKENS, Language, as_language
 from palimpsest.measures.intervals import mean
@@ -45,12 +46,13 @@ class Memorisation(Verifier):
     texts: int = setting(128, "texts of each group, at most", source="ours", least=1)
 
     def verify(self, case: Case) -> Scores:
-        """Scores per text: `group` as in accuracy, `said` (memorisation accuracy), `extracted` (extraction likelihood)."""
+        """Scores per text: `group` as in accuracy, `said` (memorisation accuracy), `extracted` (extraction likelihood; NaN of a
+        text that is too short to go on from any place). The prompt is no part of a text."""
         model = case.subject.model
         task = as_language(case.task, name_of(self))
 
         def columns(group: str, part: Examples) -> dict[str, Array]:
-            parts = [self._scored(model, tokens) for tokens in _batches(part, next(model.parameters()).device)]
+            parts = [self._scored(model, tokens) for tokens in _texts(part, next(model.parameters()).device)]
             said, extracted = (torch.cat(each).double().cpu().numpy() for each in zip(*parts, strict=True))
             return {"said": said, "extracted": extracted}
 
@@ -73,7 +75,7 @@ class Memorisation(Verifier):
             if start and len(able):
                 total[able.cpu()] += self._overlap(model, tokens[able], start)
                 count[able.cpu()] += 1
-        return said, total / count.clamp_min(1)
+        return said, torch.where(count > 0, total / count.clamp_min(1), torch.nan)
 
     def _overlap(self, model: nn.Module, tokens: Int[Tensor, "n length"], start: int) -> Float[Tensor, " n"]:
         """The share of the n-grams of what the model writes after the first `start` tokens that stand in the rest of the text."""
@@ -92,7 +94,9 @@ class Memorisation(Verifier):
             mine = scores["group"] == group
             if mine.any():
                 found.append(mean(f"{prefix}memorisation_accuracy", scores["said"][mine]))
-                found.append(mean(f"{prefix}extraction_likelihood", scores["extracted"][mine]))
+                extracted = scores["extracted"][mine]
+                if np.isfinite(extracted).any():
+                    found.append(mean(f"{prefix}extraction_likelihood", extracted[np.isfinite(extracted)]))
         return tuple(found)
 
 
@@ -111,6 +115,11 @@ def _grams(tokens: Array, n: int) -> list[tuple[int, ...]]:
     return [tuple(tokens[at : at + n].tolist()) for at in range(len(tokens) - n + 1)]
 
 
-def _batches(part: Examples, device: torch.device) -> Iterator[Tensor]:
+def _texts(part: Examples, device: torch.device) -> Iterator[Tensor]:
+    """Tokens of the texts without their prompt, some texts at a time, on this device."""
+    prompt = len(part.context["prompt"])
     for batch in part.to(device).batches(AT_ONCE):
-        yield batch.inputs[TOKENS].long()
+        tokens = batch.inputs[TOKENS].long()
+        places = torch.arange(tokens.shape[1], device=device)
+        ends = (tokens >= 0).sum(1, keepdim=True) - prompt
+        yield torch.where(places < ends, tokens, PADDING)

@@ -12,7 +12,7 @@ from palimpsest.case import Case
 from palimpsest.catalog import setting
 from palimpsest.errors import BadInput
 from palimpsest.language import Language
-from palimpsest.learn.loop import Meter
+from palimpsest.learn.loop import Meter, trainable
 from palimpsest.measures.intervals import mean, share
 from palimpsest.rng import Rng
 from palimpsest.task import Classification, predict
@@ -48,7 +48,9 @@ class RelearnTime(Verifier):
     def verify(self, case: Case) -> Scores:
         """Scores per record: `relearned_at`, the first look from which the record stays right; steps + every if never."""
         forget, task, rng = self._probe(case), case.task, Rng(case.seed).child("relearn_time")
-        model = copy.deepcopy(case.subject.model).requires_grad_(True)
+        model = copy.deepcopy(case.subject.model)
+        if not trainable(model):
+            model.requires_grad_(True)
         train_mode(model, len(forget), self.batch_size)
         sgd, meter = torch.optim.SGD(model.parameters(), self.lr), Meter()
         targets = forget.targets.cpu()

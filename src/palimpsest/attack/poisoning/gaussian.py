@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +25,7 @@ AUDITOR = replace(
 )
 """A contributor who kept its noise, and looks for it in the weights."""
 ONE_PERCENT = float(norm.ppf(0.01))
-AT_ONCE = 256
+AT_ONCE = 2**20  # values of what is perceived
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Gaussian(Attack):
     about = "adds noise to the records before training, and looks for it in the gradients afterwards"
     tasks = (Classification.name, Language.name)
     primary = "gaussian.auc"
+    revision = 2
 
     deviation: float = setting(
         0.57,
@@ -67,8 +69,9 @@ class Gaussian(Attack):
         device = next(model.parameters()).device
         clean = {name.removeprefix("clean/"): value for name, value in kept.items() if name.startswith("clean/")}
         found = []
-        for start in range(0, len(kept["targets"]), AT_ONCE):
-            part = slice(start, start + AT_ONCE)
+        most = max(1, AT_ONCE // math.prod(task.drawn(kept["noise"][:1]).shape))
+        for start in range(0, len(kept["targets"]), most):
+            part = slice(start, start + most)
             inputs = {name: value[part].to(device) for name, value in clean.items()}
             batch = Batch(inputs, kept["targets"][part].to(device))
             points = task.perceived(model, batch).detach().requires_grad_()
