@@ -57,6 +57,25 @@ def who(number: int) -> int:
     return current().count
 
 
+HELD: list[bytearray] = []
+
+
+def growing(number: int) -> int:
+    """Keeps 200 MB more, as the weights of models do, and lasts longer than joblib waits between two looks at its memory."""
+    HELD.append(bytearray(b"1") * 200_000_000)
+    time.sleep(1.1)
+    return os.getpid()
+
+
+def test_a_process_that_grows_goes_on() -> None:
+    """joblib's end themselves at 300 MB where psutil is installed, and then may be waited for for ever."""
+    pytest.importorskip("psutil")
+    with at_work(TWO):
+        found = TWO.map(growing, range(6))
+    assert len(found) == 6
+    assert len(set(found)) == 2
+
+
 def test_the_results_come_in_order_from_other_processes() -> None:
     assert TWO.map(square, range(7)) == [square(number) for number in range(7)]
     assert os.getpid() not in TWO.map(_process, range(4))

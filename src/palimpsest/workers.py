@@ -6,6 +6,7 @@ What a piece makes lies in the store, so a worker that dies costs the piece it w
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -139,10 +140,20 @@ def _piece(work: Callable[[T], R], place: int, item: T, boss: int) -> tuple[int,
     """In a worker: one piece. Errors of this package come back as values, others as errors."""
     if os.getppid() == boss:  # a process of this machine: Ray looks after its own
         _end_with(boss)
+        _may_grow()
     try:
         return place, work(item)
     except PalimpsestError as error:
         return place, error
+
+
+@cache
+def _may_grow() -> None:
+    """Where psutil is installed, joblib's processes end themselves once they have grown by 300 MB, which it takes for a leak and a
+    model's weights are; the one that started them may then wait for ever."""
+    from joblib.externals.loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
 
 
 @cache
