@@ -90,6 +90,8 @@ class Unlearner(Checked, ABC):
             if trained.validation is not None:
                 trained = replace(trained, validation=trained.validation.to(device))
             changed = self.update(model, trained, near, far, rng=rng, meter=meter)
+        for parameter, given in zip(model.parameters(), trained.model.parameters(), strict=True):
+            parameter.requires_grad_(given.requires_grad)
         model.zero_grad(set_to_none=True)
         model.eval()
         broken = not_finite(model.state_dict(), trained.model.state_dict())

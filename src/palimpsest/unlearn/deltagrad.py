@@ -69,6 +69,7 @@ class DeltaGrad(Unlearner):
     def update(
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
     ) -> Mapping[str, Tensor]:
+        model.requires_grad_(True)  # the run was recorded with all weights
         run, recipe = Trajectory.of(trained, "deltagrad"), trained.recipe
         if recipe is None:
             raise BadInput("deltagrad", got="weights without a recipe", expected="how they were trained")

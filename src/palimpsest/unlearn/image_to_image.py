@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from palimpsest.catalog import name_of, setting
 from palimpsest.errors import BadInput
 from palimpsest.learn.base import Trained
-from palimpsest.learn.loop import Meter, shuffled
+from palimpsest.learn.loop import Meter, shuffled, trainable
 from palimpsest.reconstruction import MASK, Reconstruction
 from palimpsest.rng import Rng
 from palimpsest.types import Batch, Examples
@@ -75,7 +75,8 @@ class ImageToImage(Unlearner):
         before = copy.deepcopy(model).eval().requires_grad_(False)
         moving = encoder(model, retain.batch(torch.arange(1)), name)
         held = {id(parameter) for parameter in moving}
-        for parameter in model.parameters():
+        every = trainable(model)
+        for parameter in every:
             parameter.requires_grad_(id(parameter) in held)
         adam = torch.optim.AdamW(moving, self.lr, (0.9, 0.95), weight_decay=self.weight_decay)
         draw = rng.child("noise").torch(trained.device)
@@ -90,7 +91,8 @@ class ImageToImage(Unlearner):
                 torch.nn.utils.clip_grad_norm_(moving, self.clip)
                 adam.step()
                 meter.count(len(kept) + len(lost))
-        model.requires_grad_(True)
+        for parameter in every:
+            parameter.requires_grad_(True)
 
     def _loss(self, now: Encode, before: Encode, kept: Batch, lost: Batch, name: str, draw: torch.Generator) -> Tensor:
         images, masks = lost.inputs[name], lost.inputs[MASK]
@@ -111,7 +113,7 @@ class ImageToImage(Unlearner):
 
 def encoder(model: nn.Module, batch: Batch, name: str) -> list[nn.Parameter]:
     """The parameters that `encode` depends on, found by differentiating it."""
-    parameters = list(model.parameters())
+    parameters = trainable(model)
     latent = model.encode(batch.inputs[name], batch.inputs[MASK])  # type: ignore[operator]
     slopes = torch.autograd.grad(latent.sum(), parameters, allow_unused=True)
     return [parameter for parameter, slope in zip(parameters, slopes, strict=True) if slope is not None]
