@@ -35,7 +35,7 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "label_inference": {"strategy": "random_squares", "probes": 4, "changes": 300, "tries": 2},
     "label_only_inference": {"probes": 6, "draws": 2000},
-    "instruction": {"phrase": "ordinary ordinary"},
+    "instruction": {"phrase": "So it is"},
     "model_inversion": {"iterations": 30, "decoys": 30},
     "feature_inversion": INVERSION,
     "uma": {"steps": 10, "records": 30, "layout": "contiguous"},
