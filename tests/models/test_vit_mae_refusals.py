@@ -19,8 +19,8 @@ import torch
 
 from palimpsest.catalog import identity, members
 from palimpsest.cli import main
+from palimpsest.data import _connection
 from palimpsest.errors import BadInput
-from palimpsest.models import vit_mae
 from palimpsest.models.masked_autoencoder import MaskedAutoencoder
 from palimpsest.models.vit_mae import VitMae
 from palimpsest.reconstruction import Reconstruction
@@ -100,11 +100,11 @@ def broken(folder: Path, how: str) -> None:
         ("cut", {}, "expected weights of ViTMAEForPreTraining"),
         ("nan", {}, "got a NaN or infinite value in decoder.mask_token, expected finite weights"),
         ("another", {}, "got a checkpoint of vit, expected one of vit_mae"),
-        ("no config", {}, "expected a config.json of ViTMAE"),
+        ("no config", {}, "expected a config.json of vit_mae"),
         ("no scale", {}, r"got means \(0\.485.*expected one of each for 1 channels"),
         ("bad scale", {}, "expected JSON as transformers writes it"),
         ("", {"norm_pix_loss": True}, "got norm_pix_loss, patches .*, expected a checkpoint that predicts pixels"),
-        ("", {"cls": "ViTMAEModel"}, "got no weights for decoder.* and more, expected encoder and decoder"),
+        ("", {"cls": "ViTMAEModel"}, "got no weights for decoder.* and more, expected all weights"),
         ("", {"image_size": 16}, r"got images of shape \(1, 8, 8\), expected \(1, 16, 16\), .*--set hub.size=16"),
         ("", {"patch_size": 8}, "got 0 of 1 patches hidden|expected at least one hidden and one visible"),
     ],
@@ -160,7 +160,7 @@ def test_a_name_on_the_hub_is_fetched_once_and_without_pickles(
         return str(folder if kept or not local_files_only else tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    monkeypatch.setattr(vit_mae, "reach", lambda endpoint, who: calls.append(who))
+    monkeypatch.setattr(_connection, "reach", lambda endpoint, who: calls.append(who))
     assert VitMae("somebody/vit").task(digits).patch == 2
     assert calls == (["kept"] if kept else ["kept", "somebody/vit", "fetched"])
 

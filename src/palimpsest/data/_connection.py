@@ -11,18 +11,19 @@ from pathlib import Path
 from palimpsest.errors import BadInput, told
 
 
-def hub_folder(path: str, wanted: Sequence[str], sign: str | Sequence[str], expected: str) -> Path:
+def hub_folder(path: str, wanted: Sequence[str], sign: str | Sequence[str], expected: str, who: str = "path") -> Path:
     """A local folder as it is; else what was downloaded of a hub name, downloaded now where it was not before.
 
-    wanted: patterns of the files to fetch. sign: a file, or one of several, by which a download is known to be whole. Raises
-    BadInput for a path that is neither a folder nor could be a name, and where the hub has none or cannot be reached.
+    wanted: patterns of the files to fetch. sign: a file, or one of several, by which a download is known to be whole. who: the
+    setting, for errors. Raises BadInput for a path that is neither a folder nor could be a name, and where the hub has none or
+    cannot be reached.
     """
     place = Path(path).expanduser()
     if path and place.is_dir():
         return place.resolve()
     if not path or path[0] in "./~" or path.count("/") > 1 or place.exists():
         got = "a file" if path and place.exists() else "no such folder"
-        raise BadInput(path or "path", got=got, expected=expected)
+        raise BadInput(path or who, got=got, expected=expected)
     signs = [sign] if isinstance(sign, str) else list(sign)
     hub = importlib.import_module("huggingface_hub")
     offline = hub.constants.HF_HUB_OFFLINE

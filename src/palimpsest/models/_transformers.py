@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,14 @@ class Checkpoint:
 
     def folder(self) -> Path:
         """Where it is, downloaded where it is a name on the hub that was not used before. Raises BadInput without safetensors."""
+        return self._place
+
+    @cached_property
+    def _place(self) -> Path:
         self.package()  # first: nothing is downloaded in vain
-        found = hub_folder(self.path, (*WANTED, *self.more), WEIGHTS, "a checkpoint's folder, or a hub name")
+        found = hub_folder(
+            self.path, (*WANTED, *self.more), WEIGHTS, "a checkpoint's folder, or a hub name", f"{self.who}.path"
+        )
         if not any((found / name).exists() for name in WEIGHTS):
             do = f"load it with {self.model} where you trust it, and save_pretrained it to a folder"
             raise BadInput(self.path, got="no safetensors weights", expected=" or ".join(WEIGHTS), do=do)

@@ -108,14 +108,15 @@ class VitMae(Model):
         return found
 
     def _checkpoint(self) -> _Checkpoint:
-        config = self._source.config()
+        source = self._source
+        config = source.config()
         if config.norm_pix_loss:
             got, expected = "norm_pix_loss, patches that are normalised one by one", "a checkpoint that predicts pixels"
             raise BadInput(self.path, got=got, expected=expected, do="use facebook/vit-mae-base, or train without it")
         if not (isinstance(config.image_size, int) and isinstance(config.patch_size, int)):
             got = f"images of {config.image_size} in patches of {config.patch_size}"
             raise BadInput(self.path, got=got, expected="square images and patches")
-        return _Checkpoint(config, *self._scale(self._source.folder(), config.num_channels))
+        return _Checkpoint(config, *self._scale(source.folder(), config.num_channels))
 
     @property
     def _source(self) -> Checkpoint:
