@@ -85,7 +85,7 @@ def members(kind: str) -> Mapping[str, type]:
     """Name → class of everything of this kind that the package brings. An import error is not swallowed.
 
     >>> sorted(members("models"))
-    ['convnet', 'linear', 'masked_autoencoder', 'mlp', 'resnet18', 'resnet50', 'vit_mae']
+    ['convnet', 'gpt2', 'linear', 'masked_autoencoder', 'mlp', 'resnet18', 'resnet50', 'vit_mae']
     """
     package = importlib.import_module(folder(kind))
     return _discover(package, kind)
