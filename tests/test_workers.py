@@ -61,8 +61,10 @@ HELD: list[bytearray] = []
 
 
 def growing(number: int) -> int:
-    """Keeps 200 MB more, as the weights of models do, and lasts longer than joblib waits between two looks at its memory."""
-    HELD.append(bytearray(b"1") * 200_000_000)
+    """From its second piece on a process holds 400 MB more, as for the weights of models; each piece lasts longer than joblib waits
+    between two looks at its memory."""
+    if len(HELD) < 2:
+        HELD.append(bytearray(b"1") * (400_000_000 if HELD else 1))
     time.sleep(1.1)
     return os.getpid()
 
@@ -71,8 +73,8 @@ def test_a_process_that_grows_goes_on() -> None:
     """joblib's end themselves at 300 MB where psutil is installed, and then may be waited for for ever."""
     pytest.importorskip("psutil")
     with at_work(TWO):
-        found = TWO.map(growing, range(6))
-    assert len(found) == 6
+        found = TWO.map(growing, range(8))
+    assert len(found) == 8
     assert len(set(found)) == 2
 
 
