@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -25,6 +25,8 @@ def variants(unlearner: Unlearner, values: Values) -> list[Unlearner]:
 
     Raises BadInput for a value that the method refuses.
     """
+    if not values:
+        return [unlearner]
     if isinstance(unlearner, Guarded):
         return [replace(unlearner, unlearner=one) for one in variants(unlearner.unlearner, values)]
     return [replace(unlearner, **dict(zip(values, chosen, strict=True))) for chosen in product(*values.values())]
@@ -32,7 +34,7 @@ def variants(unlearner: Unlearner, values: Values) -> list[Unlearner]:
 
 def best(
     shop: Workshop,
-    tried: Iterable[Unlearner],
+    tried: Sequence[Unlearner],
     before: Made,
     retain: Examples,
     forget: Examples,
@@ -42,8 +44,10 @@ def best(
     """The model of least error on the validation records, of equals the first, and the method with the settings that made it.
 
     What a search alone can see: neither test records nor the forget set decide. Each is tried with the same stream, and kept. A
-    setting that fails loses to any that does not; where all fail, the last failure is raised.
+    setting that fails loses to any that does not; where all fail, the last failure is raised. Of one alone nothing is measured.
     """
+    if len(tried) == 1:
+        return shop.unlearn(tried[0], before, retain, forget, rng), tried[0]
     found: list[tuple[float, Made, Unlearner]] = []
     failure: Exception | None = None
     for one in tried:

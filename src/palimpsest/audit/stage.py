@@ -227,19 +227,15 @@ def stages(plan: Plan, home: Home, split: Split, shop: Workshop, seed: int) -> I
         forget = remaining.only(request.ids.tolist())
         remaining = shop.task.remove(remaining, request.ids.tolist())
         controls = tuple(islice(trained, plan.controls))
+        decide = deciding(split, {name for request in requests for name in request.ids.tolist()})
         for label, unlearner in home.methods.items():
             before = current[label]
             if isinstance(before, Exception):
                 continue
-            stream, values = rng.child("unlearn", label, index), _searched(plan, label, unlearner)
+            stream, tried = rng.child("unlearn", label, index), variants(unlearner, _searched(plan, label, unlearner))
             try:
-                if values:
-                    told = {name for request in requests for name in request.ids.tolist()}
-                    tried, decide = variants(unlearner, values), deciding(split, told)
-                    current[label], chosen = best(shop, tried, before, remaining, forget, decide, stream)
-                    settings[label] = settings_of(chosen)
-                else:
-                    current[label] = shop.unlearn(unlearner, before, remaining, forget, stream)
+                current[label], chosen = best(shop, tried, before, remaining, forget, decide, stream)
+                settings[label] = settings_of(chosen)
             except StoreError:  # a full disk is no fault of the method
                 raise
             except FAILURES as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from palimpsest.errors import UnknownName
 from palimpsest.language import Language
@@ -26,25 +26,18 @@ class Yardstick:
     attacks: tuple[str, ...]
 
 
+ACCURACY = Yardstick(
+    by="accuracy",
+    forget="forget_accuracy",
+    test="test_accuracy",
+    known="forget_accuracy",
+    unseen="heldout_accuracy",
+    matched=True,
+    attacks=("uma", "confidence_membership"),
+)
 YARDSTICKS: Mapping[str, Yardstick] = {
-    Classification.name: Yardstick(
-        by="accuracy",
-        forget="forget_accuracy",
-        test="test_accuracy",
-        known="forget_accuracy",
-        unseen="heldout_accuracy",
-        matched=True,
-        attacks=("uma", "confidence_membership"),
-    ),
-    Language.name: Yardstick(
-        by="accuracy",
-        forget="forget_accuracy",
-        test="test_accuracy",
-        known="forget_accuracy",
-        unseen="heldout_accuracy",
-        matched=False,
-        attacks=("confidence_membership",),
-    ),
+    Classification.name: ACCURACY,
+    Language.name: replace(ACCURACY, matched=False, attacks=("confidence_membership",)),
     Reconstruction.name: Yardstick(
         by="reconstruction",
         forget="forget_recovery_rate",
@@ -55,7 +48,6 @@ YARDSTICKS: Mapping[str, Yardstick] = {
         attacks=("uma_generation",),
     ),
 }
-ACCURACY = YARDSTICKS[Classification.name]
 
 
 def yardstick(task: str) -> Yardstick:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import importlib.metadata
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +73,7 @@ def opened(path: str, learn_from: Iterable[str], vocabulary: int, answers: Seque
 
 def known(path: str) -> str:
     """What tokens depend on beside the texts: the tokenizer's file, or else the package that learns one."""
-    package = f"tokenizers {importlib.metadata.version('tokenizers')}" if _kit() else ""
+    package = f"tokenizers {_kit().__version__}"
     return digest([package, hashlib.sha256(_file(path).read_bytes()).hexdigest()]) if path else package
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any, ClassVar
 
 from torch import nn
@@ -93,8 +92,9 @@ class Gpt2(Model):
 
     def identity_extra(self) -> dict[str, Any]:
         """The hash of the checkpoint in the place of its path: a moved one is the same model, an edited one another."""
-        told = dict(self._source.identity()) if self.path else {"transformers": version("transformers")}
-        return told | ({"peft": version("peft")} if self.lora else {})
+        adapters = {"peft": _peft().__version__} if self.lora else {}
+        known = self._source.identity() if self.path else {"transformers": self._source.package().__version__}
+        return {**known, **adapters}
 
     @property
     def _source(self) -> Checkpoint:
@@ -144,10 +144,14 @@ class Gpt2(Model):
 
 def _adapted(inner: Any, rank: int) -> Any:
     """The model with adapters of this rank in each layer's attention, which alone are trained."""
+    peft = _peft()
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["c_attn"], fan_in_fan_out=True)
+    return peft.inject_adapter_in_model(config, inner)
+
+
+def _peft() -> Any:
     try:
-        peft = importlib.import_module("peft")
+        return importlib.import_module("peft")
     except ImportError:
         do = "pip install 'palimpsest-ml[text]'"
         raise BadInput("gpt2.lora", got="no package peft", expected="it", do=do) from None
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["c_attn"], fan_in_fan_out=True)
-    return peft.inject_adapter_in_model(config, inner)

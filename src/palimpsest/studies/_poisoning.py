@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from palimpsest.studies._uma import SMALL, merged
 from palimpsest.studies.base import Claim, Scale, Where
 
 METHODS = {
@@ -37,9 +36,6 @@ DIGITS: dict[str, Any] = {
     },
 }
 """Handwritten digits and a multilayer perceptron, which 25 epochs bring to about 95 %."""
-
-IMAGES: dict[str, Any] = merged(SMALL, attack=[], verify=["accuracy"], seeds=3)
-"""CIFAR-10 with 10,000 images and a ResNet-18 of width 16."""
 
 PAPER: dict[str, Any] = {
     "data": "hub:uoft-cs/cifar10",

@@ -11,8 +11,8 @@ from palimpsest.studies._uma import merged
 from palimpsest.studies.base import Claim, Curve, Scale, Study, Table, Where
 
 EPOCHS = (2, 4, 6, 8, 10)
-BUDGETS = {"lower budget": ("1.5 %", 0.015, 0.15), "higher budget": ("2.5 %", 0.025, 0.3)}
-"""Name → as the paper has it, its share of the training records, and the small scale's."""
+BUDGETS = {"lower budget": (0.015, 0.15), "higher budget": (0.025, 0.3)}
+"""Name → the paper's share of the training records, and the small scale's."""
 LAST = EPOCHS[-1]
 _ACCURACY = Where(measure=TA, times=100.0)
 _POISON = "gradient_canceling"
@@ -160,7 +160,7 @@ class PoisoningTable1(Study):
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         found = {}
-        for budget, (_, paper, small) in BUDGETS.items():
+        for budget, (paper, small) in BUDGETS.items():
             for epochs in EPOCHS:
                 found[part(budget, epochs)] = merged(
                     _LINEAR if scale == "small" else PAPER,

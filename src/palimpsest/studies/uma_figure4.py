@@ -16,6 +16,7 @@ STEPS = {f"{steps} steps": steps for steps in (5, 10, 20, 50, 100, 200)}
 class UmaFigure4(Study):
     """SalUn, class-wise on CIFAR-10, attacked at 16/255 with steps of 1/255. The figure's points are not printed as numbers."""
 
+    revision = 2
     paper = "UMA paper, Figure 4"
     about = "ablation of UMA: forget accuracy against the number of steps"
     tables = tables("Figure 4: UA against the number of steps", list(STEPS))

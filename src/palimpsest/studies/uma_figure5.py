@@ -16,6 +16,7 @@ SIZES = {f"{size:g} of 255": size for size in (0.1, 0.3, 0.5, 0.7, 1.0, 2.0, 4.0
 class UmaFigure5(Study):
     """SalUn, class-wise on CIFAR-10, attacked at 16/255 with 100 steps. The figure's points are not printed as numbers."""
 
+    revision = 2
     paper = "UMA paper, Figure 5"
     about = "ablation of UMA: forget accuracy against the step size"
     tables = tables("Figure 5: UA against the step size", list(SIZES))
