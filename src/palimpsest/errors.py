@@ -40,6 +40,10 @@ class UnknownName(BadInput):
         super().__init__(what, got=repr(got), expected="one of " + ", ".join(names), do=hint)
 
 
+class NotFinite(BadInput):
+    """A method left weights that are not finite, as it would again: the same settings, records and stream diverge the same way."""
+
+
 class BeyondView(PalimpsestError):
     """An attack reached for something that its declared threat model does not give it."""
 

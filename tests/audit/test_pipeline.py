@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -100,9 +101,12 @@ def test_several_requests_in_order(tmp_path: Path) -> None:
 class Explodes(Unlearner):
     """Leaves weights that are not finite."""
 
+    ran: ClassVar[list[int]] = []
+
     def update(
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
     ) -> None:
+        self.ran.append(rng.seed)
         with torch.no_grad():
             next(model.parameters()).fill_(torch.nan)
 
@@ -117,6 +121,10 @@ def test_failed_method_is_recorded_as_failed(small: tuple[Path, Record], tmp_pat
     assert next(row for row in record.verdicts if row.unlearner == label).verdict == "inconclusive"
     assert any(w.name == "failed-cell" for w in record.warnings)
     assert any(cell.status == "ok" for cell in record.cells if cell.unlearner == "retrain")
+    ran = len(Explodes.ran)
+    again = run(tmp_path, unlearners=(Explodes(), Retrain()), reported=False)
+    assert len(Explodes.ran) == ran > 0
+    assert [cell.reason for cell in again.cells] == [cell.reason for cell in record.cells]
 
 
 def test_same_audit_twice_is_the_same(small: tuple[Path, Record], tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from palimpsest import contract
 from palimpsest.attack.base import Attack, Guess
@@ -69,23 +71,29 @@ def run(name: str, target: str = "original", selection: str = "class=0") -> tupl
     return guess, scores, {measure.key: measure for measure in attack.measure(scores)}
 
 
+Found = tuple[Guess, Scores, dict[Any, Measure]]
+
+
+@cache
+def once(name: str, target: str = "original") -> tuple[Found, bool]:
+    """A run, and whether it left the original as it was."""
+    model = situation_of(make(name)).original.model
+    before, modes = copy.deepcopy(model), _modes(model)
+    return run(name, target), same_weights(model, before) and modes == _modes(model)
+
+
+def _modes(model: nn.Module) -> list[tuple[bool, list[bool]]]:
+    return [(module.training, [p.requires_grad for p in module.parameters()]) for module in model.modules()]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_models_are_left_as_they_were(name: str) -> None:
-    here = situation_of(make(name))
-    before = copy.deepcopy(here.original.model)
-    modes = [
-        (module.training, [p.requires_grad for p in module.parameters()]) for module in here.original.model.modules()
-    ]
-    run(name)
-    assert same_weights(here.original.model, before)
-    assert modes == [
-        (module.training, [p.requires_grad for p in module.parameters()]) for module in here.original.model.modules()
-    ]
+    assert once(name)[1]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_same_stream_same_scores(name: str) -> None:
-    (_, one, _), (_, two, _) = run(name, "retrained"), run(name, "retrained")
+    (_, one, _), (_, two, _) = once(name)[0], run(name)
     for key in one.arrays:
         np.testing.assert_array_equal(one[key], two[key])
 
@@ -104,7 +112,7 @@ def test_threat_model_matches_the_code(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_measures_carry_the_name_and_intervals(name: str) -> None:
     attack = make(name)
-    _, _, measures = run(name)
+    (_, _, measures), _ = once(name)
     assert any(measure.name == attack.primary for measure in measures.values())
     for measure in measures.values():
         assert measure.name.startswith(f"{name}.")
@@ -114,7 +122,7 @@ def test_measures_carry_the_name_and_intervals(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_counts_what_it_asked(name: str) -> None:
-    guess, scores, _ = run(name)
+    (guess, scores, _), _ = once(name)
     if "P3" not in make(name).threat.phases:
         assert (guess.gradients, guess.queries) == (0, 0)
     elif make(name).threat.sees == "weights":

@@ -17,7 +17,7 @@ from palimpsest.attack.base import Attack, Guess
 from palimpsest.case import Case
 from palimpsest.catalog import identity
 from palimpsest.defend.base import ModelRelease
-from palimpsest.errors import PalimpsestError
+from palimpsest.errors import NotFinite, PalimpsestError
 from palimpsest.learn._extractor import Extractor, taught
 from palimpsest.learn.base import Learner, Trained
 from palimpsest.learn.loop import Checkpoint, Meter
@@ -147,22 +147,23 @@ class Workshop:
         return made.holds[:0] if self.public is None else np.intersect1d(made.holds, self.public.ids)
 
     def unlearn(self, unlearner: Unlearner, before: Made, retain: Examples, forget: Examples, rng: Rng) -> Made:
-        """The model after `unlearner`. Raises PalimpsestError where the weights that come out are not finite."""
+        """The model after `unlearner`. Raises what it raises; that it diverged is kept, and it is not run again."""
         spec = self._spec(rng, unlearner=identity(unlearner), before=before.key)
         spec["forget"] = digest(sorted(forget.ids.tolist()))
         ids = np.setdiff1d(before.ids, forget.ids)
         holds = np.union1d(ids, self._public_of(before)) if unlearner.guarantee == "exact" else before.holds
         found = self.store.get("model", spec)
+        if found is None and (known := self.store.get("failure", spec)) is not None:
+            raise PalimpsestError(known.info["reason"])
         if found is None:
             self._open()
             checkpoint = Checkpoint(self.store, spec, holds=tuple(holds.tolist()))
             resumable = replace(before.trained, checkpoint=checkpoint, validation=self.validation)
-            trained = unlearner.unlearn(resumable, retain, forget, rng=rng)
-            bad = not_finite(trained.model.state_dict(), before.trained.model.state_dict())
-            if bad:
-                raise PalimpsestError(
-                    f"got weights that are not finite in {bad[0]}, expected finite ones; lower its learning rate"
-                )
+            try:
+                trained = unlearner.unlearn(resumable, retain, forget, rng=rng)
+            except NotFinite as error:
+                self.store.put("failure", spec, {}, {"reason": str(error)}, holds.tolist())
+                raise
             found = self._keep(spec, trained, holds, {} if trained.kept is before.trained.kept else trained.kept)
         artifact = found
 

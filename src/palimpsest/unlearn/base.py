@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from palimpsest.catalog import Checked, name_of
-from palimpsest.errors import BadInput
+from palimpsest.errors import BadInput, NotFinite
 from palimpsest.language import Language
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter, trainable
@@ -59,7 +59,7 @@ class Unlearner(Checked, ABC):
 
         The weights and mode of `trained` stay as they are. Returned: the model in evaluation mode, the ids less the
         forgotten ones, and what the method cost. Raises BadInput where the forget set is empty, overlaps the retain
-        set, or holds records that the model was not trained on, and where the new weights are not finite.
+        set, or holds records that the model was not trained on; NotFinite where the new weights are not finite.
         """
         if not len(forget) or not len(retain):
             raise BadInput(
@@ -97,7 +97,7 @@ class Unlearner(Checked, ABC):
         broken = not_finite(model.state_dict(), trained.model.state_dict())
         if broken:
             got = f"weights that are not finite ({broken[0]})"
-            raise BadInput(name_of(self), got=got, expected="finite weights", do="lower its lr or alpha")
+            raise NotFinite(name_of(self), got=got, expected="finite weights", do="lower its lr or alpha")
         kept = trained.kept if changed is None else changed
         ids = np.setdiff1d(trained.ids, forget.ids)
         return replace(trained, model=model, ids=ids, cost=meter.cost, kept=kept, budget=self.budget(kept))
