@@ -108,6 +108,7 @@ class Step(Unlearner):
                 weight += 1e-2 * slope
 
 
+@pytest.mark.slow
 def test_behind_pruning_itself_one_who_knows_of_it_sees_more(
     digits_mlp: nn.Module, digits: Split, digits_task: Classification
 ) -> None:

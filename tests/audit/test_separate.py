@@ -128,6 +128,7 @@ def test_the_report_shows_leaks_and_what_was_recovered(done: tuple[Path, Record]
     assert "Recovered images" not in (folder / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_workers_find_the_same(done: tuple[Path, Record], tmp_path: Path) -> None:
     again = run(tmp_path, workers=Workers(2), reported=False, **CASE)
     assert [cell.measures for cell in again.cells] == [cell.measures for cell in done[1].cells]

@@ -131,7 +131,11 @@ def test_counts_what_it_asked(name: str) -> None:
         assert guess.queries >= len(scores.ids) if name != "square" else guess.queries > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+SLOW = ("adaptive_inversion", "extracted_inversion", "two_update_inversion")
+"""Those that are made of `feature_inversion`, whose checks are run each time."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES])
 def test_wins_on_its_positive_control_and_not_on_its_negative_ones(name: str) -> None:
     """Of every attack of the catalog, by the checks that a user's attack is held to."""
     attack = make(name)

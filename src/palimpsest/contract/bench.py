@@ -75,7 +75,7 @@ class Bench:
         if Language.name in tasks and Classification.name not in tasks:
             read = Recipe(**{"epochs": 15, "batch_size": 32, "optimizer": "adamw", "lr": 3e-3, **recipe})
             writer = Gpt2(layers=1, heads=2, width=32, dropout=0.0, writing=0.1)
-            return Bench(data=Diagnoses(), recipe=read, learner=learner, model=writer)
+            return Bench(data=Diagnoses(tokens=48, told=4), recipe=read, learner=learner, model=writer)
         if Classification.name in tasks:
             plain = Recipe(**{"epochs": 10, "batch_size": 32, **recipe})
             return Bench(recipe=plain, learner=learner, model=None if mixes else Mlp(width=32, layers=2))
