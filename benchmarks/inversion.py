@@ -45,7 +45,7 @@ from palimpsest.rng import Rng
 from palimpsest.task import Classification, predict
 
 RESTARTS, LR, MEAN, STD, SMOOTH = 4, 0.1, 0.5, 0.25, 0.01
-"""SMOOTH: weight of the total variation (α) in units of the stored image; the peer's is in normalised ones."""
+"""LR: in normalised values, as the peer takes it. SMOOTH: weight of the total variation (α), in units of the stored image."""
 SCHEDULES = {"ours": ("halved", "cosine"), "breaching": ("step-lr", "cosine-decay")}
 WANTED = {"speed": 1.2, "psnr": 3.0, "labels": 2.0}
 
@@ -130,7 +130,7 @@ def theirs(
 def ours(
     task: Classification, model: nn.Module, gradient: list[Tensor], label: Tensor, iterations: int, schedule: Any
 ) -> Tensor:
-    how = Descent(iterations, RESTARTS, LR, SMOOTH, weight_decay=0.0, schedule=schedule)
+    how = Descent(iterations, RESTARTS, LR * STD, SMOOTH, weight_decay=0.0, schedule=schedule)
     found = match(model, task, gradient, F.one_hot(label, 10).float(), how, rng=Rng(0))
     return found.inputs[found.best]
 

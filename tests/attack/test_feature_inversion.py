@@ -118,7 +118,7 @@ def test_the_loss_is_the_papers(digits: Split, digits_task: Classification) -> N
     wanted = [torch.randn(p.shape, generator=Rng(5).child(i).torch()) for i, p in enumerate(model.parameters())]
     objective = _Objective(model, digits_task, wanted, mean, std, Descent(1, 2, 0.1, total_variation=0.3), False)
     precise = copy.deepcopy(model).double()
-    expected = []
+    expected, bare = [], []
     for part in (some.take([0, 1]), some.take([2, 3])):
         batch = part.batch()
         inputs = {digits_task.attacked_input: batch.inputs[digits_task.attacked_input].double()}
@@ -129,12 +129,14 @@ def test_the_loss_is_the_papers(digits: Split, digits_task: Classification) -> N
         image = next(iter(inputs.values()))
         rough = (image[..., 1:] - image[..., :-1]).abs().mean() + (image[..., 1:, :] - image[..., :-1, :]).abs().mean()
         # the objective takes a direction of length 1
-        expected.append(1 - float(slopes @ direction / slopes.norm()) / length + 0.3 * float(rough))
+        bare.append(1 - float(slopes @ direction / slopes.norm()) / length)
+        expected.append(bare[-1] + 0.3 * float(rough))
     scaled = [w / torch.cat([v.flatten() for v in wanted]).norm() for w in wanted]
     objective.wanted = scaled
     for way in (objective.looped, objective.vmapped):
         loss, (slope,) = objective.slopes(way, points, targets)
-        assert loss.tolist() == pytest.approx(expected, abs=1e-5)
+        assert loss[0].tolist() == pytest.approx(expected, abs=1e-5)
+        assert loss[1].tolist() == pytest.approx(bare, abs=1e-5)
         assert slope.shape == points.shape
     one, other = (objective.slopes(way, points, targets)[1][0] for way in (objective.looped, objective.vmapped))
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
@@ -205,6 +207,31 @@ def test_gradients_too_small_for_their_squares_are_compared_all_the_same(
     found = match(sure, digits_task, wanted, shares(one), how, rng=Rng(0))
     assert found.loss.tolist() == [1.0] * how.restarts, "no gradient at all points nowhere"
     assert bool(found.inputs.isfinite().all())
+
+
+def test_the_matching_loss_is_of_the_gradients_alone(
+    trained: Trained, digits: Split, digits_task: Classification
+) -> None:
+    """It is what restarts are told apart by, however much smoothness weighs."""
+    one = digits.train.take([0])
+    gradient = torch.autograd.grad(digits_task.loss(trained.model, one.batch()), list(trained.model.parameters()))
+    found = match(
+        trained.model, digits_task, gradient, shares(one), Descent(5, 3, 0.04, total_variation=50.0), rng=Rng(0)
+    )
+    aim = torch.cat([part.flatten() for part in gradient])
+    for inputs, loss in zip(found.inputs, found.loss.tolist(), strict=True):
+        batch = replace(one.batch(), inputs={digits_task.attacked_input: inputs})
+        back = torch.autograd.grad(digits_task.loss(trained.model, batch), list(trained.model.parameters()))
+        cosine = F.cosine_similarity(torch.cat([part.flatten() for part in back]), aim, dim=0)
+        assert loss == pytest.approx(1 - float(cosine), abs=1e-4)
+    assert found.best == int(found.loss.argmin())
+
+
+def test_labels_that_the_model_does_not_have_are_refused(trained: Trained, digits_task: Classification) -> None:
+    attack, wanted = FeatureInversion(iterations=1), [torch.ones_like(p) for p in trained.model.parameters()]
+    for label in (-1, 10):
+        with pytest.raises(BadInput, match="labels of deleted records: got"):
+            attack.invert(trained.model, digits_task, wanted, torch.tensor([label]), Rng(0))
 
 
 def test_the_rate_halves_at_three_places() -> None:

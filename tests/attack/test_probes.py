@@ -51,7 +51,7 @@ def test_the_slope_is_the_analytic_one(scale: float, single: bool) -> None:
 def test_the_queries_are_those_of_the_formula(coordinates: int) -> None:
     model = Asked(scale=0.1)  # cannot be so confident
     made = probes(zeroth_order, model, [0, 1, 2, 0], iterations=4, tries=3, coordinates=coordinates, at_once=9)
-    assert made.queries == model.records == 3 * 4 * (1 + 4 * (2 * min(coordinates, 16) + 1))
+    assert made.queries == model.records == 4 * (1 + 3 * 4 * (2 * min(coordinates, 16) + 1))
     assert model.largest == 9
     assert not made.accepted.any()
 
@@ -128,7 +128,15 @@ def test_a_class_that_is_never_answered_comes_back_as_not_accepted(strategy: Any
 def test_a_first_step_of_zeroth_order_is_the_rate_on_the_coordinates_drawn() -> None:
     def moved(**changes: Any) -> Tensor:
         made = probes(
-            zeroth_order, Asked(scale=0.1), [0] * 6, iterations=1, tries=1, coordinates=5, spread=1e-7, **changes
+            zeroth_order,
+            Asked(scale=0.1),
+            [0] * 6,
+            iterations=1,
+            tries=1,
+            coordinates=5,
+            middle=0.5,
+            spread=1e-7,
+            **changes,
         )
         return (made.inputs - 0.5).abs().flatten(1)
 
@@ -159,6 +167,32 @@ def test_the_steps_of_zeroth_order_are_adams() -> None:
         point.data.clamp_(0, 1)
     assert torch.allclose(made.inputs, point.detach(), atol=1e-6)
     assert (made.inputs - seen[0]).abs().max() > 0.1
+
+
+def test_a_try_of_zeroth_order_goes_on_from_the_best_point() -> None:
+    seen: list[Tensor] = []
+    model = Asked(scale=0.1)
+
+    def answer(inputs: Tensor) -> Tensor:
+        seen.append(inputs.clone())
+        return model(inputs)
+
+    one = probes(zeroth_order, answer, [1], iterations=5, tries=1)
+    asked, seen[:] = len(seen), []
+    probes(zeroth_order, answer, [1], iterations=5, tries=2)
+    around = seen[asked]  # one value up, one down, of the point that the second try begins with
+    assert torch.equal(around.median(0).values, one.inputs[0])
+
+
+def test_a_try_of_zeroth_order_ends_where_the_loss_does_not_fall() -> None:
+    asked: list[int] = []
+
+    def answer(inputs: Tensor) -> Tensor:
+        asked.append(len(inputs))
+        return torch.full((len(inputs), 3), 1 / 3)
+
+    made = probes(zeroth_order, answer, [0], iterations=20, tries=2)
+    assert made.queries == sum(asked) == 1 + 2 * 3 * (2 * 16 + 1), "looked at after the first and third iteration"
 
 
 def test_random_squares_work_on_rounded_answers_and_differences_do_not() -> None:

@@ -53,8 +53,8 @@ class Descent:
 
 @dataclass(frozen=True)
 class Matched:
-    """Each restart's best point: inputs (r, k, *shape) as stored, targets (r, k, classes) as shares, loss (r,); and the
-    forward-backward passes, one per record, restart and iteration."""
+    """Each restart's best point: inputs (r, k, *shape) as stored, targets (r, k, classes) as shares, loss (r,), which is 1 − cosine
+    without what else was weighed; and the forward-backward passes, one per record, restart and iteration."""
 
     inputs: Tensor
     targets: Tensor
@@ -84,9 +84,9 @@ def match(
     model: in evaluation mode. wanted: a direction for each of the model's parameters, in their order, of any length. targets:
     shares of the classes for each record, shape (k, classes); free_targets: they are only where the search for them begins.
     emphasis: factors of each parameter's gradient, in both that are compared; none: ones. without: orthogonal directions of
-    length one, in the emphasised gradients, that are left out of both. It works in units of the model's normalisation, within
-    the domain, and keeps the iterate with the lowest loss. The loop waits for no device. Raises BadInput for a direction of
-    length zero.
+    length one, in the emphasised gradients, that are left out of both. It stays within the domain, whose width is the unit of
+    steps; of a restart the iterate counts with which the whole objective is least. The loop waits for no device. Raises
+    BadInput for a direction of length zero.
     """
     if emphasis is not None:
         wanted = [part * factor for part, factor in zip(wanted, emphasis, strict=True)]
@@ -107,21 +107,21 @@ def match(
     objective = _Objective(model, task, wanted, mean, std, how, free_targets, emphasis, without)
     gradients = _chosen(objective, points.clamp(low, high), labels, how.batching)
     moved = [Adam(points, how.weight_decay), *([Adam(labels, 0.0)] if free_targets else [])]
-    best, kept, least = points, labels, torch.full((how.restarts,), torch.inf, device=device)
+    best, kept, least = points, labels, torch.full((2, how.restarts), torch.inf, device=device)
     for step in track(range(how.iterations), "gradient matching", total=how.iterations):
         points = points.clamp(low, high)
         loss, slopes = objective.slopes(gradients, points, labels)
-        better = loss < least
+        better = loss[0] < least[0]
         least = torch.where(better, loss, least)
         best = torch.where(better.view(-1, 1, *([1] * len(task.shape))), points, best)
         kept = torch.where(better.view(-1, 1, 1), labels, kept)
         rate = how.rate(step)
-        points = moved[0].step(points, _signed(slopes[0], how.sign), rate)
+        points = moved[0].step(points, _signed(slopes[0], how.sign), rate * (high - low))
         if free_targets:
             labels = moved[1].step(labels, slopes[1], rate)
     shares = F.softmax(kept, 2) if free_targets else kept
     found = (best * std + mean).clamp(task.domain[0].to(device), task.domain[1].to(device))
-    return Matched(found, shares, least, how.iterations * how.restarts * len(targets))
+    return Matched(found, shares, least[1], how.iterations * how.restarts * len(targets))
 
 
 class _Objective:
@@ -166,7 +166,8 @@ class _Objective:
         return list(vmap(grad(self.loss_of), in_dims=(None, 0, 0))(self.weights, points, targets).values())
 
     def slopes(self, gradients: Gradients, points: Tensor, labels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Loss (r,), and its slopes in the points and, where they are free, in the labels' logits."""
+        """Loss and what of it is 1 − cosine, (2, r), and the loss's slopes in the points and, where they are free, in the labels'
+        logits."""
         points = points.detach().requires_grad_()
         labels = labels.detach().requires_grad_(self.free_targets)
         with torch.enable_grad():
@@ -180,13 +181,13 @@ class _Objective:
                 found = [g - part.view(-1, *([1] * d.dim())) * d for g, d in zip(found, direction, strict=True)]
                 size = length(found)
             # what little is left of a gradient that lies in what is left out is rounding, and must not win
-            loss = 1 - along(found, self.wanted) / torch.maximum(size, LEAST * whole.detach()).clamp_min(1e-30)
+            loss = apart = 1 - along(found, self.wanted) / torch.maximum(size, LEAST * whole.detach()).clamp_min(1e-30)
             if self.image and self.how.total_variation:
                 loss = loss + self.how.total_variation * total_variation(points * self.std)
             if self.norms and self.how.norm_prior:
                 loss = loss + self.how.norm_prior * self._strange(points)
             slopes = torch.autograd.grad(loss.sum(), [points, *([labels] if self.free_targets else [])])
-        return loss.detach(), slopes
+        return torch.stack([loss, apart]).detach(), slopes
 
     def _strange(self, points: Tensor) -> Tensor:
         """How far each batch's statistics are from those that batch norm keeps, (r,) (Yin et al. 2020)."""

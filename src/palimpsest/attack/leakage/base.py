@@ -47,11 +47,11 @@ class Inversion(Eyes, Attack, partial=True):
     that they were taken for, and in `info` the loss that it ended with and how many weights told it. The rest is here."""
 
     compares = True
-    revision = 3  # lengths of gradients that underflow; perceptual ranks by public records alone
+    revision = 4  # steps are shares of the range; restarts are told apart by their gradients alone
 
     iterations: int = setting(10_000, "gradient steps", source="inversion paper's code", least=1)
     lr: float = setting(
-        0.04, "highest step, in standard deviations of the input", source="inversion paper's code", above=0
+        0.04, "highest step, as a share of the range of values", source="inversion paper's code", above=0
     )
     total_variation: float = setting(
         1e-2,

@@ -87,6 +87,9 @@ class FeatureInversion(Inversion):
         """Looks for records whose gradient at `model` points along `wanted`. known: the deleted records' labels. emphasis,
         without: see `match`."""
         free = self.labels == "optimised"
+        if len(known) and not (known.min() >= 0 and known.max() < task.classes):
+            got = f"{int(known.min())} to {int(known.max())}"
+            raise BadInput("labels of deleted records", got=got, expected=f"classes from 0 to {task.classes - 1}")
         if free:
             targets = torch.full((len(known), task.classes), 1 / task.classes)
         else:

@@ -48,6 +48,7 @@ class LabelInference(LabelGuess):
     paper = "inversion paper, section 3.2.2, Eq. 7 to 11"
     about = "infers the deleted class from how answers to probes change"
     primary = "label_inference.accuracy"
+    revision = 3  # a try goes on from the best point of the ones before
 
     strategy: Literal["zeroth_order", "random_squares"] = setting(
         "zeroth_order",
@@ -58,7 +59,9 @@ class LabelInference(LabelGuess):
         0.999, "confidence at which a probe is done", source="inversion paper, 5.2", above=0, below=1
     )
     iterations: int = setting(20, "iterations of a try (zeroth_order)", source="the paper's code", least=1)
-    tries: int = setting(10, "tries from fresh noise", source="the paper's code", least=1)
+    tries: int = setting(
+        10, "runs of ADAM from the best point so far; of squares, starts from noise", source="the paper's code", least=1
+    )
     coordinates: int = setting(
         1024, "coordinates an iteration, two queries each (zeroth_order)", source="the paper's code", least=1
     )
