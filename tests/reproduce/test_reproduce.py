@@ -117,6 +117,8 @@ def test_the_page_shows_published_beside_measured_and_the_figure(made: tuple[Pat
     assert "Table 00: not run at this scale" in page
     assert re.search(r"forget accuracy against steps: Original from 100.0% to \d+.\d%; retrain from", page), "as shares"
     assert (out / "figures" / "curve-0.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "figures" / "bars-0-0.png").read_bytes().startswith(b"\x89PNG")
+    assert re.search(r"UA: Original 100; retrain [\d.]+; FT ", page), "a bar each row"
     assert (out / "figures" / "tradeoff-0.png").read_bytes().startswith(b"\x89PNG")
     assert "on the front: FT " in page
     assert read(out) == result

@@ -36,6 +36,7 @@ class Tiny(Study):
                 "k gradients": Where(measure="cost.samples", times=0.001),
             },
             {"Original": (95.0,), "retrain": (94.5, 0.0), "FT": (93.0, 40.0)},
+            drawn=("UA",),
         ).within("3 steps"),
         Table("Table 00", {"elsewhere": Where("nowhere", "retrained")}, {"UA": UA}, {"elsewhere": (1.0,)}),
     )

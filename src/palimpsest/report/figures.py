@@ -136,6 +136,36 @@ def scatter(spots: Sequence[Spot], *, across: str, upwards: str) -> bytes:
     return _finished(canvas, axes, across, upwards)
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A named number with the ends of its interval; published: another's number of the same."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+    published: float | None = None
+
+
+def side_by_side(marks: Sequence[Mark], *, across: str) -> bytes:
+    """Numbers as bars from 0 with their intervals, one below the other; published ones as hollow diamonds."""
+    canvas, axes = _axes(height=0.7 + 0.27 * len(marks))
+    heights = [-float(place) for place in range(len(marks))]
+    values = [mark.value for mark in marks]
+    reach = [[mark.value - mark.low for mark in marks], [mark.high - mark.value for mark in marks]]
+    axes.barh(heights, values, height=0.6, color=COLOURS[1], alpha=0.55)
+    axes.errorbar(values, heights, xerr=reach, fmt="none", ecolor=INK, lw=1.2, capsize=2)
+    told = [(mark.published, height) for mark, height in zip(marks, heights, strict=True) if mark.published is not None]
+    if told:
+        x, y = zip(*told, strict=True)
+        axes.plot(x, y, "D", color=COLOURS[0], markerfacecolor="white", ms=5, zorder=3, label="published")
+        canvas.legend(fontsize=SIZE - 1, loc="outside lower center", frameon=False, labelcolor=INK)
+    axes.set_yticks(heights, [mark.name for mark in marks])
+    axes.grid(False, axis="y")
+    axes.set_xlabel(across, size=SIZE, color=INK)
+    return _png(canvas)
+
+
 def _finished(canvas: Canvas, axes: Axes, across: str, upwards: str) -> bytes:
     """With names of both axes and a legend below."""
     axes.set_xlabel(across, size=SIZE, color=INK)

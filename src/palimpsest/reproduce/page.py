@@ -8,10 +8,11 @@ from palimpsest.catalog import name_of
 from palimpsest.disk import disk_errors, write_atomically
 from palimpsest.report import html, markdown
 from palimpsest.report.blocks import Block, Code, Entry, Figure, Gallery, Page, Paragraph, Section, Table, Terms
-from palimpsest.report.figures import Course, against_setting
+from palimpsest.report.figures import Course, Mark, against_setting, side_by_side
 from palimpsest.reproduce import tradeoff
 from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, Result
 from palimpsest.studies.base import Curve, Study
+from palimpsest.studies.base import Table as Numbers
 
 FIGURES = "figures"
 ONE_SEED = "Over one seed an interval covers the records; how much training's luck would change, it does not say."
@@ -38,8 +39,11 @@ def compose(study: Study, result: Result) -> Page:
     tables = tuple(block for table in study.tables for block in _table(result, table.title))
     sections = [Section("claims", "Claims", (_claims(result),))] if result.claims else []
     sections.append(Section("tables", "Published and measured", tables))
-    if curves:
-        sections.append(Section("figures", "Figures", (Gallery(tuple(curves), "Bands are 95 % intervals."),)))
+    bars = [drawn for place, table in enumerate(study.tables) for drawn in _bars(result, table, place)]
+    if curves or bars:
+        sections.append(
+            Section("figures", "Figures", (Gallery((*bars, *curves), "Bands and whiskers are 95 % intervals."),))
+        )
     weighed = [block for place, one in enumerate(study.tradeoffs) for block in tradeoff.blocks(result, one, place)]
     if weighed:
         sections.append(Section("tradeoffs", "What defences cost and buy", tuple(weighed)))
@@ -128,6 +132,22 @@ def _curve(result: Result, curve: Curve, place: int) -> Figure | None:
     how = ".1%" if curve.share else ".3g"
     ends = "; ".join(f"{line.name} from {line.points[0][1]:{how}} to {line.points[-1][1]:{how}}" for line in lines)
     return Figure(f"curve-{place}.png", curve.title, png, f"{curve.upwards} against {curve.across}: {ends}")
+
+
+def _bars(result: Result, table: Numbers, place: int) -> list[Figure]:
+    """The columns of a table that are to be drawn, as far as they were measured."""
+    found = []
+    for index, column in enumerate(table.drawn):
+        marks = [
+            Mark(cell.row, cell.measured.value, cell.measured.low, cell.measured.high, cell.published)
+            for cell in result.cells
+            if cell.table == table.title and cell.column == column and cell.measured is not None
+        ]
+        if marks:
+            told = "; ".join(f"{mark.name} {mark.value:.3g}" for mark in marks)
+            png = side_by_side(marks, across=column)
+            found.append(Figure(f"bars-{place}-{index}.png", f"{table.title}: {column}", png, f"{column}: {told}"))
+    return found
 
 
 def _about(study: Study, result: Result) -> tuple[Block, ...]:

@@ -54,12 +54,13 @@ class Where:
 @dataclass(frozen=True)
 class Table:
     """A table of the paper. printed: row → its numbers in the order of the columns, None where the paper has none; rows and columns
-    without printed numbers are ours, such as a control."""
+    without printed numbers are ours, such as a control. drawn: columns that are drawn as bars too, a bar each row."""
 
     title: str
     rows: Mapping[str, Where]
     columns: Mapping[str, Where]
     printed: Mapping[str, Sequence[float | int | None]] = field(default_factory=dict)
+    drawn: Sequence[str] = ()
 
     def published(self, row: str, column: str) -> float | int | None:
         numbers = self.printed.get(row)
