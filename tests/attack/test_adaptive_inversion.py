@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from palimpsest.attack.base import Guess
 from palimpsest.attack.leakage._matching import Descent, match
-from palimpsest.attack.leakage.adaptive_inversion import AdaptiveInversion, drift, kept, unexplained
+from palimpsest.attack.leakage.adaptive_inversion import AdaptiveInversion, drift, kept, rounded, unexplained
 from palimpsest.attack.leakage.feature_inversion import FeatureInversion, difference
 from palimpsest.case import Case
 from palimpsest.defend.pruning import Pruning
+from palimpsest.defend.rounding import Rounding
 from palimpsest.learn.base import Trained
 from palimpsest.learn.loop import Meter
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
+from palimpsest.threat import View
 from palimpsest.types import Examples, ForgetRequest, Split
 from palimpsest.unlearn.base import Unlearner
 
@@ -92,6 +96,49 @@ def test_what_is_left_out_does_not_disturb(digits_mlp: nn.Module, digits: Split,
     knows = match(digits_mlp, digits_task, moved, shares, QUICK, without=[direction], rng=Rng(0))
     assert psnr(knows.inputs[0], truth) > psnr(plain.inputs[0], truth) + 6
     assert float(knows.loss) == pytest.approx(0, abs=1e-2)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16"])
+def test_one_who_rounds_the_original_too_has_a_difference_nearer_to_the_true_one(
+    digits_mlp: nn.Module, digits: Split, digits_task: Classification, kind: str
+) -> None:
+    """Weights that hardly moved are rounded equally; compared with the original as it is, each brings its rounding error."""
+    _, _, after = deleted(digits_mlp, digits, digits_task)
+    release = Rounding(format=kind)  # type: ignore[arg-type]
+    served = release.release(release.part(digits_task), after)
+    before, stored = list(digits_mlp.parameters()), list(served.parameters())
+    true, plain = (torch.cat([part.flatten() for part in difference(digits_mlp, model)]) for model in (after, served))
+    alike = torch.cat([part.flatten() for part in rounded(before, stored, getattr(torch, kind))])
+    sees = [float(F.cosine_similarity(true, found, 0)) for found in (plain, alike)]
+    assert sees[1] > sees[0] + 0.1
+    assert float((alike == 0).double().mean()) > 0.5
+    assert rounded(before, [weight.to(getattr(torch, kind)) for weight in before], getattr(torch, kind)) == []
+
+
+def test_behind_rounding_that_difference_is_what_is_inverted(
+    digits_mlp: nn.Module, digits: Split, digits_task: Classification, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where rounded models are equal, the difference from the original as it is, so that there is an answer."""
+    _, _, after = deleted(digits_mlp, digits, digits_task)
+    release, heard = Rounding(format="bfloat16"), list[list[Tensor]]()
+    invert = AdaptiveInversion.invert
+
+    def listening(self: AdaptiveInversion, model: nn.Module, task: Classification, wanted: Any, *more: Any) -> Guess:
+        heard.append(wanted)
+        return invert(self, model, task, wanted, *more)
+
+    monkeypatch.setattr(AdaptiveInversion, "invert", listening)
+    attack = AdaptiveInversion(defence="rounding", format="bfloat16", iterations=2, restarts=1, batching="loop")
+    original = Trained(digits_mlp, digits_task, digits.train.ids)
+    request = ForgetRequest(digits.train.ids[:1], "one record")
+    for model in (after, digits_mlp):
+        served = original.with_model(release.release(release.part(digits_task), model).eval())
+        attack.observe(View(attack.threat, Case(digits, (request,), original, served)), rng=Rng(0))
+    short = [weight.bfloat16().double() for weight in digits_mlp.parameters()]
+    for moved, end, start in zip(heard[0], after.parameters(), short, strict=True):
+        assert torch.equal(moved, end.detach().bfloat16().double() - start)
+    for moved, start, weight in zip(heard[1], short, digits_mlp.parameters(), strict=True):
+        assert torch.equal(moved, start - weight.detach().double())
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,12 @@ def test_the_report_shows_leaks_and_what_was_recovered(done: tuple[Path, Record]
     assert "What deletions give away" in html
     assert "Recovered images" in html
     assert "Who is exposed most" in html
+    cell = next(c for c in record.cells if c.target == "unlearned" and c.unlearner == "single_gradient" and c.attack)
+    scores = records.read_scores(folder / "out", str(cell.scores))
+    order = np.lexsort((scores["mse"], -scores["rank"]))
+    _, _, exposed = (folder / "out" / "report.md").read_text().partition("Record exposed most")
+    (line,) = (line for line in exposed.splitlines() if line.startswith("| single_gradient") and " of " in line)
+    assert scores.ids[order[0]] in line
     found = panels.load(folder / "out")
     assert [(one.target, one.unlearner, len(one)) for one in found] == [
         ("known-leak", "", 5),

@@ -20,10 +20,13 @@ from palimpsest.types import Batch, Examples
 class Finetuning(ModelRelease):
     """Fine-tuning of the released model on a few additional records (inversion paper, section 7).
 
-    The paper takes 100 "additional samples" and prints learning rates, no passes; here they are drawn from the retain set, all go
-    into each step, and momentum is none. Batch norm keeps its statistics. Guarantees nothing: what the steps add points along
-    the gradient of those records, which an attacker who holds some of them can subtract. At small rates the model gets better,
-    as the paper's Table 4 has it, and not worse.
+    The paper takes 100 "additional samples" and prints learning rates, no passes; here all go into each step, and momentum is
+    none. They are drawn from the retained records, on which the model was trained already: a release is given no others. Their
+    gradient is smaller than that of records that are new to the model, so the steps move it less, and its accuracy with it, than
+    the paper's may. Batch norm keeps its statistics.
+
+    Guarantees nothing: what the steps add points along the gradient of those records, which an attacker who holds some of them can
+    subtract. At small rates the model gets better, as the paper's Table 4 has it, and not worse.
     """
 
     revision = 2  # the records themselves are not stored

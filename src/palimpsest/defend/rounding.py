@@ -22,8 +22,9 @@ class Rounding(ModelRelease):
     """The model as a file of float16 or bfloat16 keeps it, as many are stored.
 
     A move of a weight that is smaller than the format resolves is lost in it or becomes a whole unit in the last place, and one
-    step of single-gradient unlearning moves weights by little. Guarantees nothing, least of all for large deletions. The original
-    is taken as it is; of an attacker who holds it in the short format too, this says nothing.
+    step of single-gradient unlearning moves weights by little. Guarantees nothing, least of all for large deletions. Only what is
+    released after unlearning is rounded. An attacker who rounds his original alike before he compares has a difference nearer to
+    the true one than by taking it as it is, since equal weights are then rounded equally (`adaptive_inversion`).
     """
 
     weakens = "feature_inversion"

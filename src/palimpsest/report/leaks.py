@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from palimpsest.record import LeakRow
 from palimpsest.report.blocks import Entry, Section, Table
 from palimpsest.report.numbers import Numbers
@@ -22,8 +24,9 @@ NOTE = (
 )
 EXPOSED = (
     "Mean rank of a class's deleted records among unseen ones of the class, and of how many; the least and the greatest distance "
-    "of a recovered record from the true one, the root of the mean squared difference. One figure for all hides who pays for it; "
-    "means over a few records differ by luck too."
+    "of a recovered record from the true one, the root of the mean squared difference. The record exposed most is the one that is "
+    "ranked highest, of equals the one that is recovered nearest; over several seeds by its mean. One figure for all hides who "
+    "pays for it; means over a few records differ by luck too."
 )
 
 
@@ -42,7 +45,8 @@ def section(numbers: Numbers) -> Section | None:
     if not exposed:
         return Section("leaks", "What deletions give away", (table,))
     heads = ("Method", "Attack", "Class ranked highest", "Class ranked lowest", "Nearest record", "Farthest record")
-    return Section("leaks", "What deletions give away", (table, Table(heads, exposed, "Who is exposed most", EXPOSED)))
+    most = Table((*heads, "Record exposed most"), exposed, "Who is exposed most", EXPOSED)
+    return Section("leaks", "What deletions give away", (table, most))
 
 
 def _exposed(numbers: Numbers, row: LeakRow, several: bool) -> tuple[Entry, ...] | None:
@@ -63,7 +67,21 @@ def _exposed(numbers: Numbers, row: LeakRow, several: bool) -> tuple[Entry, ...]
     order = sorted(ranks, key=lambda label: ranks[label].value, reverse=True)
     cells = [Entry.of(f"{label:g}", f"{ranks[label].value:.2f} of {ranks[label].n}") for label in (order[0], order[-1])]
     near = [Entry.of(f"{end.value:.3f}", look="number") for end in ends if end]
-    return (Entry.of(_label(row, several)), Entry.of(row.attack), *cells, *near)
+    return (Entry.of(_label(row, several)), Entry.of(row.attack), *cells, *near, _record(numbers, row))
+
+
+def _record(numbers: Numbers, row: LeakRow) -> Entry:
+    """The record that is exposed most, with its rank and distance; a dash where no scores can be read."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for _, scores in numbers.scores(row.attack, "unlearned", row.unlearner, row.request):
+        for name, rank, mse in zip(scores.ids.tolist(), scores["rank"], scores["mse"], strict=True):
+            found.setdefault(name, []).append((float(rank), float(np.sqrt(mse))))
+    if not found:
+        return Entry.of("–")
+    means = {name: np.mean(values, axis=0) for name, values in found.items()}
+    name = max(means, key=lambda one: (means[one][0], -means[one][1]))
+    rank, distance = means[name]
+    return Entry.of(name, f"{rank:.2f}", f"{distance:.3f}")
 
 
 def _label(row: LeakRow, several: bool) -> str:

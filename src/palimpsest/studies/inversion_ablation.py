@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._inversion import COLUMNS, FEATURES, METHODS, NO_LPIPS, RANK, at, features
+from palimpsest.studies._inversion import COLUMNS, FEATURES, METHODS, RANK, TWO_DISTANCES, at, features
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
 PAPER = "the paper's form"
@@ -52,10 +52,11 @@ class InversionAblation(Study):
         for form in FORMS
         if form != PAPER
     )
-    notes = (NO_LPIPS,)
+    notes = (TWO_DISTANCES,)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         count, seeds = (8, 2) if scale == "small" else (100, 3)
+        search = features(scale)["settings"][FEATURES]
         return {
             form: features(
                 scale,
@@ -63,7 +64,7 @@ class InversionAblation(Study):
                 unlearn=[METHODS["approximate"]],
                 attack=[FEATURES, STRONGER] if form == PAPER else [FEATURES],
                 seeds=seeds,
-                settings={FEATURES: changes},
+                settings={FEATURES: changes, STRONGER: search},
             )
             for form, changes in FORMS.items()
         }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._inversion import COLUMNS, METHODS, NO_LPIPS, OVER_COLOUR, RANK, at, features
+from palimpsest.studies._inversion import COLUMNS, METHODS, OVER_COLOUR, RANK, TWO_DISTANCES, VICTIM, at, features
 from palimpsest.studies.base import Claim, Curve, Scale, Study, Table, Where
 
 EPOCHS = (1, 5, 15, 45)
@@ -79,7 +79,10 @@ class InversionConfidence(Study):
             below=0.0,
         ),
     )
-    notes = (NO_LPIPS,)
+    notes = (
+        TWO_DISTANCES,
+        "With fewer private images than a batch holds, single_gradient divides by as many as there are, as fine-tuning did.",
+    )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         count, seeds = (8, 2) if scale == "small" else (100, 3)
@@ -90,7 +93,11 @@ class InversionConfidence(Study):
                 forget=[f"random={count}/1"],
                 unlearn=[METHODS["approximate"]],
                 seeds=seeds,
-                settings={"finetuned": {"pretraining_epochs": epochs}, "hub": {"private": size}},
+                settings={
+                    "finetuned": {"pretraining_epochs": epochs},
+                    "hub": {"private": size},
+                    METHODS["approximate"]: {"batch_size": min(size, VICTIM["recipe"]["batch_size"])},
+                },
             )
             for epochs, size in every
         }

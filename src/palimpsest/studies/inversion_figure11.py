@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from palimpsest.studies._defended import audits, curve, farther, table
-from palimpsest.studies._inversion import NO_LPIPS
+from palimpsest.studies._inversion import TWO_DISTANCES
 from palimpsest.studies.base import Scale, Study
 
 _DEFENCES = ("parameter obfuscation", "model pruning")
@@ -34,7 +34,7 @@ class InversionFigure11(Study):
     claims = tuple(map(farther, _DEFENCES))
     notes = (
         "The ratios are those of section 7, which has 93.14 % for σ = 0.005 too; Table 4 has others.",
-        NO_LPIPS,
+        TWO_DISTANCES,
     )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:

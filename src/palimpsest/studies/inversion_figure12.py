@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._defended import audits, curve, farther, table
-from palimpsest.studies._inversion import NO_LPIPS
+from palimpsest.studies._defended import ADDITIONAL, audits, curve, farther, table
+from palimpsest.studies._inversion import TWO_DISTANCES
 from palimpsest.studies.base import Scale, Study
 
 _DEFENCES = ("fine-tuning",)
@@ -24,7 +24,8 @@ class InversionFigure12(Study):
     claims = tuple(map(farther, _DEFENCES))
     notes = (
         "The paper says that its accuracy ratios lie between 35 % and 135 %, and prints no other number of this figure.",
-        NO_LPIPS,
+        ADDITIONAL,
+        TWO_DISTANCES,
     )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:

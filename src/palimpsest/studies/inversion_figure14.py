@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._inversion import FEATURES, PICTURES, RANK, VICTIM, at, rows
+from palimpsest.studies._inversion import FEATURES, PICTURES, RANK, STEADY, VICTIM, at, rows
 from palimpsest.studies._uma import merged
 from palimpsest.studies.base import Claim, Scale, Study, Table
 
@@ -60,8 +60,8 @@ class InversionFigure14(Study):
             "threads": 1,
             "settings": {
                 "hub": {"public": 0.8, "test": 0.2},
-                FEATURES: {"total_variation": 0.0},
+                FEATURES: {"total_variation": 0.0, **STEADY},
             },
         }
-        small = {"settings": {FEATURES: {"total_variation": 0.0, "iterations": 2000, "restarts": 4}}}
+        small = {"settings": {FEATURES: {"iterations": 2000, "restarts": 4}}}
         return {_PART: merged(audit, **small) if scale == "small" else audit}

@@ -10,9 +10,9 @@ from palimpsest.studies._inversion import (
     COLUMNS,
     FEATURES,
     METHODS,
-    NO_LPIPS,
     PICTURES,
     RANK,
+    TWO_DISTANCES,
     at,
     features,
     paper,
@@ -52,7 +52,7 @@ class InversionFigure16(Study):
             above=-0.1,
         ),
     )
-    notes = (PICTURES, NO_LPIPS)
+    notes = (PICTURES, TWO_DISTANCES)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         changes = {"forget": ["random=16/8"], "unlearn": [METHODS["approximate"]]}

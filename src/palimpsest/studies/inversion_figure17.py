@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._inversion import COLUMNS, METHODS, NO_LPIPS, PICTURES, RANK, features, paper, rows
+from palimpsest.studies._inversion import COLUMNS, METHODS, PICTURES, RANK, TWO_DISTANCES, features, paper, rows
 from palimpsest.studies.base import Claim, Scale, Study, Table
 
 _PART = "one class"
@@ -30,7 +30,7 @@ class InversionFigure17(Study):
             above=0.0,
         ),
     )
-    notes = (PICTURES, NO_LPIPS)
+    notes = (PICTURES, TWO_DISTANCES)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         share, classes = (0.16, range(3)) if scale == "small" else (0.09, range(5))

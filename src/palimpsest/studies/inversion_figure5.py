@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._few import audit, part
-from palimpsest.studies._inversion import COLUMNS, NO_LPIPS, RANK, rows
+from palimpsest.studies._few import BATCH, audit, part
+from palimpsest.studies._inversion import COLUMNS, RANK, TWO_DISTANCES, rows
 from palimpsest.studies.base import Claim, Scale, Study, Table
 
 _ROWS = rows(part(8))
@@ -28,7 +28,11 @@ class InversionFigure5(Study):
         )
         for name in ("exact", "approximate")
     )
-    notes = (NO_LPIPS, "Its numbers are the paper's Table 2. All victims have the same images, drawn by their ids.")
+    notes = (
+        TWO_DISTANCES,
+        BATCH,
+        "Its numbers are the paper's Table 2. All victims have the same images, drawn by their ids.",
+    )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         return {part(8): audit(scale, 8)}

@@ -11,9 +11,9 @@ from palimpsest.studies._inversion import (
     DISTANCES,
     METHODS,
     MSE,
-    NO_LPIPS,
     PICTURES,
     RANK,
+    TWO_DISTANCES,
     VICTIM,
     features,
     rows,
@@ -55,7 +55,7 @@ class InversionFigure7(Study):
         )
         for kind in METHODS
     )
-    notes = (PICTURES, NO_LPIPS)
+    notes = (PICTURES, TWO_DISTANCES)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         forget = ["random=12/1"] if scale == "small" else ["random=34/1"]

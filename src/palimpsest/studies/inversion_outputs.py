@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from palimpsest.studies._defended import RATIO
-from palimpsest.studies._inversion import ACCURACY, LABELS, METHODS, at, labels
+from palimpsest.studies._inversion import ACCURACY, LABELS, METHODS, at, by_class, labels
 from palimpsest.studies.base import Claim, Scale, Study, Table, Tradeoff, Weighed, Where
 
 BARE, ADAPTIVE = METHODS["approximate"], "label_only_inference"
@@ -87,9 +87,9 @@ class InversionOutputs(Study):
     )
     claims = (
         Claim(
-            "undefended: the class is named in more than 8 of 10",
-            ((1.0, undefended("top 5") | ACCURACY),),
-            above=0.8,
+            "undefended: the class is named in more than 3 of 4",
+            by_class(undefended("top 5")),
+            above=0.75,
         ),
         Claim(
             "labels only: posteriors that are none name the class less often",

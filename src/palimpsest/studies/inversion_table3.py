@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from palimpsest.studies._inversion import ACCURACY, LABELS, METHODS, at, labels
+from palimpsest.studies._inversion import ACCURACY, LABELS, METHODS, at, by_class, labels
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
 _SHARES = (0.1, 0.5, 1.0)
@@ -32,6 +32,8 @@ _ACCURACY = {
     (5, "exact"): (0.1, 0.6, 0.8),
 }
 """What the paper prints as accuracy, for each p_u."""
+ALL_RIGHT = 0.75
+"""What fifty right answers of fifty lie above, at the level of all claims together."""
 
 
 def _part(probes: int, share: float) -> str:
@@ -93,25 +95,19 @@ class InversionTable3(Study):
         ),
     )
     claims = (
-        Claim(
-            "approximate, all of a class, 10 probes: named in more than 8 of 10",
-            ((1.0, _where(10, "approximate", 1.0) | ACCURACY),),
-            above=0.8,
-            printed=1.0,
-        ),
-        Claim(
-            "approximate, all of a class, 5 probes: named in more than 8 of 10",
-            ((1.0, _where(5, "approximate", 1.0) | ACCURACY),),
-            above=0.8,
-            printed=1.0,
+        *(
+            Claim(
+                f"approximate, all of a class, {probes} probes: 10 of 10 classes are named, and more than 3 of 4 by the interval",
+                by_class(_where(probes, "approximate", 1.0)),
+                above=ALL_RIGHT,
+                printed=1.0,
+            )
+            for probes in (10, 5)
         ),
         *(
             Claim(
                 f"p_u {share:g}, 10 probes: exact unlearning gives less away",
-                (
-                    (1.0, _where(10, "approximate", share) | ACCURACY),
-                    (-1.0, _where(10, "exact", share) | ACCURACY),
-                ),
+                (*by_class(_where(10, "approximate", share)), *by_class(_where(10, "exact", share), -1.0)),
                 above=0.0,
                 printed=printed,
             )
@@ -119,12 +115,20 @@ class InversionTable3(Study):
         ),
         Claim(
             "exact, all of a class, 10 probes: named more often than by chance",
-            ((1.0, _where(10, "exact", 1.0) | ACCURACY),),
+            by_class(_where(10, "exact", 1.0)),
             above=0.1,
             printed=0.9,
         ),
     )
-    notes = (_said("approximate"), _said("exact"))
+    notes = (
+        _said("approximate"),
+        _said("exact"),
+        "Appendix C says that exact deletion of five records gives classes 3 and 4 away; by the table it is 1, 3 and 4.",
+        "A probe asks at most 1 + tries · iterations · (2 · coordinates + 1) queries: of digits, which have 64 values, "
+        "1 + 10 · 20 · 129 = 25,801, and of STL-10, 1,024 coordinates at a time, 409,801. One that is not accepted by then is used "
+        "as it is.",
+        "That 10 of 10 are named in each of five victims, the claims' common interval bears out to more than three of four.",
+    )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         return {

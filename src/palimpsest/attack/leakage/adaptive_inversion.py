@@ -26,19 +26,26 @@ MANY = 100
 
 @dataclass(frozen=True)
 class AdaptiveInversion(FeatureInversion):
-    """`feature_inversion` that looks past one of the inversion paper's three defences (section 7). Ours; the paper has none.
+    """`feature_inversion` that looks past one of the inversion paper's three defences (section 7), or past rounding. Ours; the
+    paper has none.
 
     pruning: weights that are zero afterwards and were not before say nothing of the deletion and are not compared.
     parameter_noise: the noise is as large on all weights, while the deletion moves some layers more than others. Its size is read
     off the median of |θ_u − θ|, and each layer counts by the share of its movement that noise does not explain (Wiener).
     finetuning: the steps point along gradients of other records. The mean gradient of each class, over records of the same
-    distribution that the attacker holds, is taken out of both sides. Else it is the attack itself, and costs as much.
+    distribution that the attacker holds, is taken out of both sides.
+    rounding: the original is rounded to the same `format` before the difference is taken. Most weights
+    move by less than a step of the format and are then equal; else each brings its rounding error, far larger than its movement.
+    Where nothing differs so, the difference is that from the original as it is.
+    Else it is the attack itself, and costs as much.
 
     How much it helps: behind pruning of digits' models by half, several decibels; behind noise and fine-tuning of single records
-    there, at settings that disturb the plain attack, nothing that could be measured.
+    there, at settings that disturb the plain attack, nothing that could be measured; behind rounding to bfloat16 there a cosine
+    with the true difference of 0.2 in place of 0.05 for small steps and of 0.7 in place of 0.5 for larger ones, which brought
+    records nearer by 2 dB for the former and no nearer for the latter.
 
-    Against labels_only the adaptive attacker is `label_only_inference`; `label_inference` takes what top_k leaves as it is. That
-    one adaptive attack fails does not prove that a defence holds.
+    Against labels_only and top_k the adaptive attacker is `label_only_inference`. That one adaptive attack fails does not prove
+    that a defence holds.
     """
 
     threat = replace(PROVIDER, knows=("labels", "nonmembers"))
@@ -46,8 +53,11 @@ class AdaptiveInversion(FeatureInversion):
     about = "recovers deleted records behind a known defence"
     primary = "adaptive_inversion.rank"
 
-    defence: Literal["pruning", "parameter_noise", "finetuning"] = setting(
+    defence: Literal["pruning", "parameter_noise", "finetuning", "rounding"] = setting(
         "parameter_noise", "what the released model went through", source="the user"
+    )
+    format: Literal["float16", "bfloat16"] = setting(
+        "float16", "what the released weights were rounded to (rounding)", source="the user"
     )
 
     def observe(self, view: View, *, rng: Rng) -> Guess:
@@ -57,8 +67,19 @@ class AdaptiveInversion(FeatureInversion):
         if self.defence == "finetuning":
             without = drift(before, task, view.know("nonmembers"))
             return self.invert(before, task, wanted, known, rng, without=without)
+        if self.defence == "rounding":
+            apart = rounded(list(before.parameters()), list(after.parameters()), getattr(torch, self.format))
+            return self.invert(before, task, apart or wanted, known, rng)
         look = kept if self.defence == "pruning" else unexplained
         return self.invert(before, task, wanted, known, rng, emphasis=look(wanted, list(after.parameters())))
+
+
+def rounded(before: Sequence[Tensor], after: Sequence[Tensor], kind: torch.dtype) -> list[Tensor]:
+    """By how much `after`, which is rounded to `kind`, differs from `before` so rounded, in float64; empty where nothing does."""
+    moved = [
+        end.detach().double() - weight.detach().to(kind).double() for weight, end in zip(before, after, strict=True)
+    ]
+    return moved if any(bool(part.any()) for part in moved) else []
 
 
 def kept(wanted: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:

@@ -25,7 +25,8 @@ class LabelOnlyInference(LabelGuess):
     The inversion paper expects such an attack (section 9) and gives none; this is ours. Segments are found that cross the boundary
     of each class on the original, from mosaics of random colours, by halving (after HopSkipJump, Chen, Jordan & Wainwright
     2020). After unlearning the same segments are halved anew: a drop is how far the crossing moved towards the inside, as a share
-    of the segment, all of it where the inside end is not of the class any more. About ten queries a probe and model.
+    of the segment, all of it where the inside end is not of the class any more. About ten queries a probe and model; each of the
+    `steps` adds fifty labels and more before unlearning.
 
     Any change of the model moves boundaries, so a drop of one class stands out only where much of it was deleted. One plain step on
     half of a class is no control for it: the boundaries of a linear model move too little to name it. That it fails does not
@@ -43,6 +44,12 @@ class LabelOnlyInference(LabelGuess):
     tolerance: float = setting(
         1e-3, "share of a segment to which a crossing is found", source="ours", above=1e-6, below=1
     )
+    steps: int = setting(
+        0,
+        "steps of HopSkipJump that first bring each crossing nearer to the segment's far end",
+        source="ours: none, as they named no class more often",
+        least=0,
+    )
 
     def ready(self, view: View, *, rng: Rng) -> Guess:
         task = as_classification(view.task, name_of(self))
@@ -52,7 +59,14 @@ class LabelOnlyInference(LabelGuess):
             return self._labels(view.before, task.attacked_input, inputs)
 
         found = boundary(
-            answer, task.shape, classes, domain=task.domain, rng=rng, draws=self.draws, tolerance=self.tolerance
+            answer,
+            task.shape,
+            classes,
+            domain=task.domain,
+            rng=rng,
+            draws=self.draws,
+            tolerance=self.tolerance,
+            steps=self.steps,
         )
         inside, deep, beyond = (part.flatten(1).double() for part in (found.inputs, found.deep, found.beyond))
         length = (beyond - deep).square().sum(1).clamp_min(1e-30)

@@ -21,9 +21,13 @@ from palimpsest.threat import View
 class ModelInversion(Inversion):
     """Fredrikson et al. 2015, "Model Inversion Attacks that Exploit Confidence Information": an input that the original is sure of.
 
-    Gradient descent on 1 − the posterior of the deleted record's class, from mid-grey, as their Algorithm 1; total variation takes
-    the place of their denoising. It sees one model, so it knows nothing of the deletion: what it reaches is what a class looks like
-    to the model, and an inversion of two models has to do better. The same answer serves all records of a class.
+    Descent on 1 − the posterior of the deleted record's class, from mid-grey, as their Algorithm 1. It sees one model, so it knows
+    nothing of the deletion: what it reaches is what a class looks like to the model, and an inversion of two models has to do
+    better. The same answer serves all records of a class.
+
+    Deviations: a step follows the gradient's signs, its length falls from `lr` to nothing along a line, and there are as many as
+    `iterations` says; theirs are gradient steps of one rate, which end where the cost no longer falls. Total variation takes the
+    place of their denoising.
     """
 
     threat = replace(PROVIDER, models="before")
@@ -39,7 +43,6 @@ class ModelInversion(Inversion):
         labels = known.to(device)
         points = ((low + high) / 2).expand(len(labels), *task.shape).clone()
         best, least = points, torch.full((len(labels),), torch.inf, device=device)
-        spread = torch.tensor(task.std, device=device).view(-1, *([1] * (len(task.shape) - 1)))
         for step in track(range(self.iterations), "model inversion", total=self.iterations):
             points = points.detach().requires_grad_()
             with torch.enable_grad():
@@ -52,7 +55,7 @@ class ModelInversion(Inversion):
             better = loss.detach() < least
             least = torch.where(better, loss.detach(), least)
             best = torch.where(better.view(-1, *([1] * len(task.shape))), points.detach(), best)
-            points = (points.detach() - self._rate(step) * spread * slope.sign()).clamp(low, high)
+            points = (points.detach() - self._rate(step) * (high - low) * slope.sign()).clamp(low, high)
         told = {"loss": float(least.mean()), "weights": sum(part.numel() for part in model.parameters())}
         return Guess({"recovered": best, "labels": labels}, told, gradients=self.iterations * len(labels))
 
