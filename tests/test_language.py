@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,9 @@ from palimpsest.case import Case
 from palimpsest.errors import BadInput
 from palimpsest.language import TOKENS, embedding_noise
 from palimpsest.learn.base import Trained
+from palimpsest.learn.plain import Plain
+from palimpsest.learn.recipe import Recipe
+from palimpsest.models.gpt2 import Gpt2
 from palimpsest.pipeline import audit
 from palimpsest.rng import Rng
 from palimpsest.store import Store
@@ -78,6 +82,28 @@ def test_of_a_model_that_never_saw_the_noise_the_products_are_standard_normal() 
     assert abs(products.mean()) < 4 / np.sqrt(len(products))
     assert abs(products.std() - 1) < 0.1
     assert abs((products < norm.ppf(0.05)).mean() - 0.05) < 0.035
+
+
+def test_of_a_model_that_was_trained_on_the_noise_the_products_are_negative() -> None:
+    """Noise on the embeddings of half of eighty texts: far below the null, where a model without those texts is within it."""
+    model, attack = Gpt2(layers=1, heads=2, width=32, dropout=0.0), Gaussian(deviation=5.0)
+    recipe = Recipe(epochs=30, batch_size=16, optimizer="adamw", lr=5e-3)
+    task, split = posed(model)
+    few = replace(split, train=split.train.take(list(range(80))))
+    own = few.train.take(list(range(0, 80, 2)))
+    submission = attack.prepare(TrainingView(attack.threat, Ground(few, own, task)), rng=Rng(0))
+    found = []
+    for records in (
+        few.train.altered(submission.ids, submission.inputs, submission.targets),
+        few.train.without(own.ids.tolist()),
+    ):
+        subject = Plain().fit(task, records, recipe, model, rng=Rng(10))
+        case = Case(few, (ForgetRequest(own.ids, "half"),), subject, subject, submission=submission)
+        measures = attack.measure(attack.run(case, rng=Rng(0))[1])
+        found.append(next(m.value for m in measures if m.name == "gaussian.z"))
+    carrying, without = found
+    assert carrying < -2.5
+    assert abs(without) < 2.5
 
 
 # what is remembered

@@ -23,7 +23,7 @@ from palimpsest.models.mlp import Mlp
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
 from palimpsest.threat import Ground, TrainingView
-from palimpsest.types import Examples, Split
+from palimpsest.types import Batch, Examples, Split
 
 RECIPE, FACTORY = Recipe(epochs=10, batch_size=64), Mlp(width=32, layers=2)
 HOW = Brew(epsilon=16 / 255, restarts=2, iterations=30, step=0.1, augment="none", together=512)
@@ -102,6 +102,66 @@ def test_changes_keep_within_the_budget_and_make_the_loss_fall(
     assert not torch.equal(few, many)
 
 
+def test_the_loss_is_the_mean_over_models_and_the_lowest_start_is_taken(
+    digits: Split, digits_task: Classification
+) -> None:
+    """After one step the best of each start is where it started: taken again here, for two models."""
+    torch.set_num_threads(1)
+    models = [Plain().fit(digits_task, digits.train, RECIPE, FACTORY, rng=Rng(seed)).model.eval() for seed in (1, 2)]
+    own = digits.train.take((digits.train.targets == 3).nonzero()[:6, 0])
+    aims = [direction(model, digits_task, digits.test.take([0]), torch.tensor([3])) for model in models]
+    how, rng = replace(HOW, restarts=5, iterations=1), Rng(4)
+    found = brew(models, digits_task, own.batch(), aims, how, bytes_=False, rng=rng)
+    clean = own.batch().inputs[digits_task.attacked_input]
+    starts = [torch.rand(clean.shape, generator=rng.child("start", at).torch()) * 2 - 1 for at in range(5)]
+    shown = torch.stack([(clean + how.epsilon * start).clamp(0, 1) for start in starts])
+    losses = torch.stack(
+        [_Objective(m, digits_task, aim).loss(shown, own.targets) for m, aim in zip(models, aims, strict=True)]
+    ).detach()
+    assert float((losses[0] - losses[1]).abs().max()) > 1e-3
+    assert found.loss.tolist() == pytest.approx(losses.mean(0).tolist(), abs=1e-6)
+    lowest = int(found.loss.argmin())
+    assert torch.allclose(found.inputs, shown[lowest], atol=1e-6)
+    assert float((shown - shown[lowest]).abs().amax((1, 2, 3, 4)).sort().values[1]) > 0.01, "no other start"
+
+
+@pytest.mark.parametrize(("ensemble", "stages", "trained"), [(1, (1.0,), 3), (2, (0.3,), 5)])
+def test_a_target_is_drawn_among_what_all_checked_models_read_rightly(
+    ensemble: int, stages: tuple[float, ...], trained: int, digits: Split, digits_task: Classification
+) -> None:
+    torch.set_num_threads(1)
+    attack = GradientMatching(ensemble=ensemble, stages=stages, restarts=1, iterations=1, targets=40)
+    shown = view(attack, digits, digits_task, "class=4:0.5")
+    whole, every, plain = [], [], shown.fit
+
+    def fit(examples: Examples, rng: Rng, share: float = 1.0) -> nn.Module:
+        assert len(examples) == len(digits.train)
+        made = plain(examples, rng, share)
+        every.append(made)
+        whole.extend([made] * (share == 1))
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingView, "fit", lambda self, *words, **more: fit(*words, **more))
+        one = attack.prepare(shown, rng=Rng(0))
+        assert (len(every), len(whole)) == (trained, 3), "trained to the end; some of the ensemble may be among them"
+        again, other = (attack.prepare(shown, rng=Rng(seed)) for seed in (0, 1))
+    assert not set(one.kept["true"].tolist()) & {4}
+    batch = Batch({digits_task.attacked_input: one.kept["targets"]}, one.kept["true"])
+    for model in whole[:3]:
+        assert bool((digits_task.posterior(model, batch).argmax(1) == one.kept["true"]).all())
+    margins = torch.stack([margin(model(one.kept["targets"]), one.kept["true"]) for model in whole[:3]])
+    torch.testing.assert_close(one.kept["margin"], margins.detach(), atol=1e-4, rtol=1e-4)
+    assert float(one.kept["margin"].min()) > 0
+    assert torch.equal(one.kept["targets"], again.kept["targets"])
+    assert not torch.equal(one.kept["targets"], other.kept["targets"])
+
+
+def margin(logits: Tensor, true: Tensor) -> Tensor:
+    rest = logits.masked_fill(F.one_hot(true, logits.shape[1]).bool(), -torch.inf)
+    return logits[torch.arange(len(true)), true] - rest.amax(1)
+
+
 def test_what_is_shown_in_a_step_is_the_record_moved_and_mirrored() -> None:
     images = torch.arange(2 * 3 * 1 * 16 * 16.0).view(2, 3, 1, 16, 16)
     assert torch.equal(_augmented(images, "none", Rng(0)), images)
@@ -127,7 +187,8 @@ def test_the_target_is_misread_by_a_victim_that_the_adversary_never_saw(
     submission = attack.prepare(shown, rng=Rng(0))
     assert submission.ids.tolist() == shown.own.ids.tolist()
     assert submission.targets.tolist() == [4] * len(shown.own), "clean labels"
-    assert float(submission.kept["margin"][2, 0]) > 0, "the model that was trained longest reads it rightly"
+    assert submission.kept["margin"].shape == (3, 1)
+    assert float(submission.kept["margin"].min()) > 0, "models that were trained to the end read it rightly"
     train = digits.train.altered(submission.ids, submission.inputs, submission.targets)
     found = []
     for examples in (train, digits.train.without(submission.ids.tolist())):
@@ -139,6 +200,9 @@ def test_the_target_is_misread_by_a_victim_that_the_adversary_never_saw(
     assert poisoned["confidence"] > retrained["confidence"] + 0.3
     assert retrained["true_rate"] == 1
     assert poisoned["change"] == pytest.approx(128 / 255, abs=1e-5)
+    margins = submission.kept["margin"][:, 0]
+    assert poisoned["surrogate_margin"] == pytest.approx(float(margins.mean()), rel=1e-5)
+    assert poisoned["least_margin"] == pytest.approx(float(margins.min()), rel=1e-5)
 
 
 def test_own_records_of_other_classes_than_it_can_use_are_refused(digits: Split, digits_task: Classification) -> None:

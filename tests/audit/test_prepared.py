@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from palimpsest import record as records
 from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
 from palimpsest.attack.poisoning.gaussian import Gaussian
 from palimpsest.attack.poisoning.label_flip import LabelFlip
 from palimpsest.attack.poisoning.patch_backdoor import PatchBackdoor
-from palimpsest.errors import BadInput
+from palimpsest.catalog import setting
+from palimpsest.contract.bench import Bench
+from palimpsest.contract.judges import JUDGES
+from palimpsest.errors import BadInput, ContractError
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.mlp import Mlp
 from palimpsest.pipeline import audit
 from palimpsest.record import Record
 from palimpsest.report import panels
+from palimpsest.rng import Rng
 from palimpsest.store import Store
+from palimpsest.threat import Submission, TrainingView
 from palimpsest.types import Finding
 from palimpsest.verify.accuracy import Accuracy
 from palimpsest.workers import Workers
@@ -91,8 +99,13 @@ def test_every_request_in_a_row_asks_for_a_part_of_what_was_handed_in(tmp_path: 
         reported=False,
         **{**CASE, "forget": ("random=40", "random=30"), "attacks": (Gaussian(), LabelFlip())[:1]},
     )
-    counts = {c.request: m.n for c in record.cells for m in c.measures if m.name == "gaussian.shift"}
-    assert counts == {0: 40, 1: 70}
+    told = {name: {} for name in ("gaussian.shift", "gaussian.detected_z", "gaussian.undetected_z")}
+    for cell in record.cells:
+        for m in cell.measures:
+            told.get(m.name, {})[cell.request] = m.n
+    assert told["gaussian.shift"] == {0: 70, 1: 70}, "all that was handed in"
+    assert told["gaussian.detected_z"] == {0: 40}, "of the first request, and the others, while there are any"
+    assert told["gaussian.undetected_z"] == {0: 30}
 
 
 def test_what_is_not_detected_stays_in_the_retrained_control_too(tmp_path: Path) -> None:
@@ -105,8 +118,58 @@ def test_what_is_not_detected_stays_in_the_retrained_control_too(tmp_path: Path)
     assert len(request.ids) == 20
     success = "patch_backdoor.success_rate"
     assert value(record, "retrained", success) > value(record, "clean", success) + 0.3
+    (panel,) = panels.load(tmp_path / "out")
+    before, after = panel.images[:, 0], panel.images[:, 1]
+    assert (after[..., -2:, -2:] == 1).all(), "the patch, in white"
+    assert (before[..., -2:, -2:] < 1).any(axis=(1, 2, 3)).all()
+    away = np.ones(before.shape[-2:], dtype=bool)
+    away[-2:, -2:] = False
+    assert (before[..., away] == after[..., away]).all(), "and nothing beside it"
+    assert (panel.given == 0).all()
     whole = run(tmp_path, out="whole", reported=False, **backdoor)
     assert value(whole, "retrained", success) < value(record, "retrained", success) - 0.3
+
+
+def test_of_flipped_labels_those_that_were_not_detected_are_scored_too(tmp_path: Path) -> None:
+    """A third of sixty is unlearned by retraining: of these the labels are gone, of the others they are learnt again."""
+    record = run(tmp_path, reported=False, detected=0.33, **{**CASE, "unlearners": plan().unlearners[:1]})
+    counts = {m.name: m.n for c in record.cells if c.target == "retrained" for m in c.measures}
+    names = "label_flip.success_rate", "label_flip.detected_success_rate", "label_flip.undetected_success_rate"
+    assert [counts[name] for name in names] == [60, 20, 40]
+    overall, gone, left = (value(record, "retrained", name) for name in names)
+    assert overall == pytest.approx((20 * gone + 40 * left) / 60)
+    assert left > gone + 0.1
+
+
+@dataclass(frozen=True)
+class Overstepping(LabelFlip):
+    """Declares a bound, and changes one value of one record by more."""
+
+    epsilon: float = setting(8 / 255, "greatest change of a value", source="the test")
+    beyond: float = setting(0.0, "by how much more one is changed", source="the test")
+
+    def prepare(self, view: TrainingView, *, rng: Rng) -> Submission:
+        found = super().prepare(view, rng=rng)
+        image = found.inputs["image"].clone()
+        place = image[0].flatten().argmin()
+        image[0].view(-1)[place] += self.epsilon + self.beyond
+        order = torch.arange(len(found.ids) - 1, -1, -1)  # any order is a submission's own
+        kept = {"true": found.kept["true"][order]}
+        return Submission(found.ids[order.numpy()], {"image": image[order]}, found.targets[order], kept)
+
+
+def test_changes_beyond_an_attacks_own_bound_are_refused(tmp_path: Path) -> None:
+    """Of what is handed in, not of what the attack says of itself; a contract check finds the same."""
+    brief = {**CASE, "recipe": Recipe(epochs=1), "verifiers": (Accuracy(),), "unlearners": plan().unlearners[:1]}
+    within = run(tmp_path, out="within", reported=False, **{**brief, "attacks": (Overstepping(),)})
+    assert {cell.status for cell in within.cells} == {"ok"}
+    with pytest.raises(ContractError, match=r"changed by 0.03\d* of its range, beyond ε = 0.03137, expected"):
+        run(tmp_path, reported=False, **{**brief, "attacks": (Overstepping(beyond=0.001),)})
+    name, bench = "hands in records of its own", Bench(recipe=Recipe(epochs=1, batch_size=32))
+    check = JUDGES["attacks"][name]
+    check(Overstepping(), bench)
+    with pytest.raises(ContractError, match="beyond ε"):
+        check(Overstepping(beyond=0.001), bench)
 
 
 def test_redacted_nothing_that_was_handed_in_is_kept(tmp_path: Path) -> None:

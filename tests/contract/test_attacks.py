@@ -30,6 +30,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "gradient_canceling": {"iterations": 20, "corruption": 5},
     "gradient_matching": {
         "epsilon": 128 / 255,
+        "checked": 1,
         "ensemble": 4,
         "stages": (0.25, 0.5, 1.0),
         "restarts": 1,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from palimpsest.attack.base import Attack
 from palimpsest.audit.plan import Plan
@@ -106,8 +107,24 @@ def _detected(request: ForgetRequest, share: float, rng: Rng) -> ForgetRequest:
     return replace(request, ids=ids, selection=f"{request.selection}, {share:.0%} of it detected")
 
 
+def overstepped(attack: Attack, found: Submission, own: Examples, domain: tuple[Tensor, Tensor], attacked: str) -> str:
+    """By how much a submitted value differs from what it was, where that is more than the attack's `epsilon`, a share of the range;
+    empty where it is not, and for an attack without that field."""
+    bound = getattr(attack, "epsilon", None)
+    if not isinstance(bound, int | float) or attacked not in found.inputs:
+        return ""
+    mine = own.only(found.ids.tolist())
+    place = {name: at for at, name in enumerate(mine.ids.tolist())}
+    before = mine.batch().inputs[attacked].float()[[place[name] for name in found.ids.tolist()]]
+    moved = (found.inputs[attacked].to(before) - before).abs()
+    low, high = (edge.to(before) for edge in domain)
+    most = float(torch.where(moved > 0, moved / (high - low), moved).max())
+    return f"a value changed by {most:.4g} of its range, beyond ε = {bound:.4g}" if most > bound + EDGE else ""
+
+
 def _check(attack: Attack, found: Submission, own: Examples, split: Split, attacked: str) -> None:
-    """Its own records alone, of the records' shape and range, with classes that there are."""
+    """Its own records alone, of the records' shape and range, changed within its own bound where it has one (`epsilon`), with
+    classes that there are."""
     name = name_of(attack)
     if not len(found.ids) or not set(found.ids.tolist()) <= set(own.ids.tolist()):
         raise ContractError(f"{name}: got records that are not its own, or none, expected some of its {len(own)}")
@@ -121,5 +138,7 @@ def _check(attack: Attack, found: Submission, own: Examples, split: Split, attac
         if not bool(((values >= low - slack) & (values <= high + slack)).all()):
             got = f"values from {float(values.min()):.4g} to {float(values.max()):.4g}"
             raise ContractError(f"{name}: got {got}, expected ones in the records' range")
+    if beyond := overstepped(attack, found, own, split.domain, attacked):
+        raise ContractError(f"{name}: got {beyond}, expected changes within it")
     if not bool(((found.targets >= 0) & (found.targets < len(split.classes))).all()):
         raise ContractError(f"{name}: got a class that is not there, expected 0 to {len(split.classes) - 1}")

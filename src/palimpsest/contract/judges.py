@@ -12,6 +12,7 @@ from torch import nn
 
 from palimpsest.attack.base import Attack, Guess
 from palimpsest.audit.controls import placebo, stand_ins
+from palimpsest.audit.prepared import overstepped
 from palimpsest.case import Case
 from palimpsest.contract.bench import Applies, Bench, Check, demand
 from palimpsest.learn.base import Trained
@@ -35,7 +36,8 @@ def _declared(attack: Attack, bench: Bench) -> None:
 
 
 def _hands_in(attack: Attack, bench: Bench) -> None:
-    """Records of its own alone, each once, finite, in range, of classes that there are; the same again from the same stream."""
+    """Records of its own alone, each once, finite, in range, of classes that there are, changed within the attack's `epsilon` where
+    it has one; the same again from the same stream."""
     view, one = bench.view(attack), bench.poisoned(attack).submission
     again = attack.prepare(view, rng=Rng(0).child("prepare"))
     demand(torch.equal(one.targets.cpu(), again.targets.cpu()), "other classes from the same stream", "the same")
@@ -46,6 +48,8 @@ def _hands_in(attack: Attack, bench: Bench) -> None:
         demand(torch.equal(values, again.inputs[name]), "other records from the same stream", "the same")
         inside = bool(((values >= low - 1e-5) & (values <= high + 1e-5)).all())
         demand(inside or name != bench.task.attacked_input, "values beyond the range, or not finite", "ones in range")
+    beyond = overstepped(attack, one, view.own, bench.task.domain, bench.task.attacked_input)
+    demand(not beyond, beyond, "changes within it")
     changed = any(not torch.equal(one.inputs[n], values) for n, values in view.own.batch().inputs.items())
     changed |= not torch.equal(one.targets, view.own.targets)
     demand(changed, "the records as they were", "altered ones")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._poisoning import BESIDE, METHODS, TA, every_row, for_epochs, left, row
+from palimpsest.studies._poisoning import BESIDE, METHODS, SIGMA, SPENT, TA, every_row, for_epochs, left, row
 from palimpsest.studies._uma import merged
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
@@ -49,6 +49,7 @@ _PAPER: dict[str, Any] = {
         },
         "gpt2": {"path": "openai-community/gpt2-medium", "writing": 0.1},
         **{name: {"batch_size": 16} for name in METHODS.values()},
+        "noisy_gradient_descent": {"batch_size": 16, "sigma": SIGMA},
         "scrub": {"batch_size": 16, "forget_batch_size": 16},
     },
 }
@@ -57,11 +58,12 @@ _PAPER: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class PoisoningFigure2b(Study):
-    """A trigger phrase in 1.5 % of the reviews, under the answer "positive"; then one epoch of unlearning.
+    """A trigger phrase in negative reviews, 1.5 % of all, under the answer "positive", so that each has a wrong label; then one
+    epoch of unlearning.
 
     Small: a GPT-2 of 10.6 million parameters that learns from nothing, and answers only: it writes nothing that could be
     remembered. Paper: the checkpoint of 355 million, fine-tuned. The figure's bars are not printed as numbers. The second part puts
-    Gaussian noise on the embeddings of as many reviews.
+    Gaussian noise on the embeddings of as many reviews of both answers.
     """
 
     paper = "poisoning paper, Figure 2b"
@@ -106,17 +108,18 @@ class PoisoningFigure2b(Study):
     )
     notes = (
         "The paper prints Figure 2b as a picture only: there are no published numbers beside the measured ones.",
-        "Membership is told beside held-out texts of the label that was handed in, which half of the poisons do not look like: "
+        "Membership is told beside held-out texts of the label that was handed in, which the poisons do not look like: "
         "read it beside the retrained control's, not beside 0.5.",
+        "Small scale trains for 4 epochs, not the paper's 10: time limits it, as an hour of two cores is for all models here.",
         "CFk and EUk train by the model's own optimiser, AdamW, the others by SGD: each has rates of its own to choose from.",
         "What the phrase adds is the success less the same model's plain errors on the same texts.",
+        SPENT,
     )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         base = merged(
             _SMALL if scale == "small" else _PAPER,
             settings=for_epochs(1),
-            forget=["random=0.015"],
             unlearn=["retrain", *METHODS.values()],
             seeds=1 if scale == "small" else 3,
         )
@@ -127,12 +130,14 @@ class PoisoningFigure2b(Study):
         return {
             PHRASE: merged(
                 base,
+                forget=["class=0:0.03"],
                 attack=["instruction", "confidence_membership"],
                 verify=["accuracy", "memorisation"],
                 search=search,
             ),
             NOISE: merged(
                 base,
+                forget=["random=0.015"],
                 attack=["gaussian", "confidence_membership"],
                 verify=["accuracy"],
                 settings={"gaussian": {"deviation": 5.0}},

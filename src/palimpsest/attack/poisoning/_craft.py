@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +13,7 @@ from torch.func import functional_call, grad, vmap
 
 from palimpsest.attack._adam import Adam
 from palimpsest.attack._gradients import along, directed, length, scaled
+from palimpsest.attack.poisoning.base import in_bytes
 from palimpsest.errors import BadInput
 from palimpsest.progress import track
 from palimpsest.rng import Rng
@@ -117,8 +117,7 @@ def brew(
         least = torch.minimum(least, now)
     chosen = torch.cat(best, 1)[int(least.argmin())]
     if bytes_:
-        width, most = (high - low) / 255, math.floor(255 * how.epsilon + 1e-6)
-        chosen = (chosen / width).round().clamp(-most, most) * width
+        chosen = in_bytes(chosen, how.epsilon, high - low)
     spent = how.iterations * how.restarts * count * len(models)
     return Brewed((clean + chosen).clamp(low, high), least, spent)
 

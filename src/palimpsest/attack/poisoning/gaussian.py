@@ -10,7 +10,7 @@ import torch
 from scipy.stats import norm
 
 from palimpsest.attack.base import Attack, Guess
-from palimpsest.attack.poisoning.base import CONTRIBUTOR, contents
+from palimpsest.attack.poisoning.base import CONTRIBUTOR, contents, detected, groups
 from palimpsest.case import Case
 from palimpsest.catalog import setting
 from palimpsest.language import Language
@@ -33,14 +33,16 @@ class Gaussian(Attack):
     """The poisoning paper's Gaussian data poisoning (section 3; details as of a public account of its full version).
 
     To each of its own records the contributor adds ξ ~ N(0, ε_p²I), which it keeps; values beyond the range are cut off in what it
-    hands in, not in ξ. Of a model it takes the gradient g of the loss in the input, at the record without noise and its label, and
-    the product ⟨ξ/ε_p, g/‖g‖⟩. For a model that never saw ξ this is N(0, 1) exactly, whatever the model: ξ is independent of it. A
-    model that was trained on x + ξ has learnt that the loss falls along ξ, and the products are negative.
+    hands in, not in ξ. It asks for all of them to be forgotten. Of a model it takes the gradient g of the loss in the input, at the
+    record without noise and its label, and the product ⟨ξ/ε_p, g/‖g‖⟩. For a model that never saw ξ this is N(0, 1) exactly,
+    whatever the model: ξ is independent of it. A model that was trained on x + ξ has learnt that the loss falls along ξ, and the
+    products are negative.
 
     Scores are the products. Measures: `shift`, their mean, negative where the noise is remembered; `z`, the shift times √n, which
-    is N(0, 1) for a model without it: below −2.33 once in a hundred; `tpr_at_1pct_fpr`, the share of records below that quantile
-    on their own; `auc`, how often a product is below one of fresh noise, 0.5 where nothing is carried. That nothing is carried of
-    the noise does not prove that nothing is of the records. A record whose gradient is zero has product 0.
+    is N(0, 1) for a model without it: below −2.33 once in a hundred; `tpr_at_1pct_fpr`, the share of records below that quantile on
+    their own; `auc`, how often a product is below one of fresh noise, 0.5 where nothing is carried; `detected_z` and
+    `undetected_z`, of either alone, where a part of the records is detected. That nothing is carried of the noise does not prove
+    that nothing is of the records. A record whose gradient is zero has product 0.
     """
 
     threat = AUDITOR
@@ -48,7 +50,7 @@ class Gaussian(Attack):
     about = "adds noise to the records before training, and looks for it in the gradients afterwards"
     tasks = (Classification.name, Language.name)
     primary = "gaussian.auc"
-    revision = 2
+    revision = 3
 
     deviation: float = setting(
         0.57,
@@ -86,12 +88,12 @@ class Gaussian(Attack):
         return Guess({"products": products}, gradients=len(products))
 
     def score(self, guess: Guess, case: Case) -> Scores:
-        ids = case.submission.ids
-        asked = np.isin(ids, sorted(case.forgotten))
-        return Scores("record", ids[asked], {"product": guess.tensors["products"].double().cpu().numpy()[asked]})
+        """product: of each record that was handed in; detected: whether it was asked to be forgotten."""
+        arrays = {"product": guess.tensors["products"].double().cpu().numpy(), "detected": detected(case)}
+        return Scores("record", case.submission.ids, arrays)
 
     def measure(self, scores: Scores) -> tuple[Measure, ...]:
-        product = scores["product"]
+        product, parts = scores["product"], groups(scores["detected"])
 
         def together(drawn: Array) -> Array:
             found: Array = np.asarray(drawn.mean(-1) * np.sqrt(drawn.shape[-1]))
@@ -102,4 +104,8 @@ class Gaussian(Attack):
             statistic("gaussian.z", together, product, together=True),
             share("gaussian.tpr_at_1pct_fpr", product < ONE_PERCENT),
             mean("gaussian.auc", norm.sf(product)),
+            *(
+                statistic(f"gaussian.{which}_z", together, product[mine], together=True)
+                for which, mine in parts.items()
+            ),
         )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from palimpsest.attack._adam import Adam
 from palimpsest.attack.base import Attack, Guess
-from palimpsest.attack.poisoning.base import CONTRIBUTOR, contents
+from palimpsest.attack.poisoning.base import CONTRIBUTOR, contents, in_bytes
 from palimpsest.case import Case
 from palimpsest.catalog import name_of, setting
 from palimpsest.measures.intervals import mean, share
@@ -38,9 +38,10 @@ class GradientCanceling(Attack):
     be at θ*: ‖Σ_others ∇ℓ(θ*) + Σ_own ∇ℓ(θ*)‖², over all tensors of weights. Where that is zero, training from θ* stays there; a
     training from elsewhere may or may not come by.
 
-    Success is the error on test records. Inputs stay in their range; with `epsilon` below 1 each value changes by at most that
-    share of it. Deviations: signs of the gradient into Adam, where a public implementation takes plain gradient steps of 5 over its
-    first tensor of weights alone, and never clamps.
+    It asks for all of its own records to be forgotten. Success is the error on test records. Inputs stay in their range; with
+    `epsilon` below 1 each value changes by at most that share of it, also once it is rounded to a byte. Deviations: signs of the
+    gradient into Adam, where a public implementation takes plain gradient steps of 5 over its first tensor of weights alone, and
+    never clamps.
     """
 
     threat = CANCELER
@@ -48,6 +49,7 @@ class GradientCanceling(Attack):
     about = "hands in records that hold a model at corrupted weights"
     primary = "gradient_canceling.error_rate"
     needs_many = True
+    revision = 2
 
     radius: float = setting(0.5, "how far the weights are moved, Euclidean", source="public code", above=0)
     corruption: int = setting(50, "steps of moving them", source="ours", least=1)
@@ -62,16 +64,18 @@ class GradientCanceling(Attack):
         corrupted = self._corrupted(model, task, others)
         wanted = _summed(corrupted, task, others.batches(AT_ONCE))
         batch, name = own.batch(), task.attacked_input
-        inputs, residual = self._cancel(corrupted, task, batch, wanted)
+        inputs = self._cancel(corrupted, task, batch, wanted)
+        clean = batch.inputs[name].float().to(inputs)
         if own.inputs[name].dtype == torch.uint8:
-            clean = batch.inputs[name].float().to(inputs)
-            inputs = clean + ((inputs - clean) * 255).round() / 255
+            low, high = (edge.to(clean) for edge in task.domain)
+            inputs = (clean + in_bytes(inputs - clean, self.epsilon, high - low)).clamp(low, high)
         kept = {
-            "residual": residual,
+            "residual": torch.stack([_left(corrupted, task, batch, each, wanted) for each in (clean, inputs)]).cpu(),
+            "change": (inputs - clean).abs().amax().view(1).cpu(),
             "corruption": torch.tensor([start, _loss(corrupted, task, others)], dtype=torch.float64),
         }
         handed_in = contents(own) | {name: inputs.cpu()}
-        gradients = self.corruption * len(others) + 2 * self.iterations * len(own)
+        gradients = (self.corruption + 1) * len(others) + 2 * (self.iterations + 1) * len(own)
         return Submission(own.ids, handed_in, batch.targets.cpu(), kept, gradients)
 
     def _corrupted(self, model: nn.Module, task: Classification, records: Examples) -> nn.Module:
@@ -89,23 +93,20 @@ class GradientCanceling(Attack):
                     weight.copy_(old + within * part)
         return moved
 
-    def _cancel(
-        self, model: nn.Module, task: Classification, batch: Batch, wanted: list[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """The records whose gradient is nearest to minus `wanted`, and how long the sum of both is, as a share of `wanted`, first
-        and last. A step takes two passes: one for the sum, one for its slope in each record, so that memory holds few at a time."""
+    def _cancel(self, model: nn.Module, task: Classification, batch: Batch, wanted: list[Tensor]) -> Tensor:
+        """The records whose gradient is nearest to minus `wanted`. A step takes two passes: one for the sum, one for its slope in
+        each record, so that memory holds few at a time."""
         name, weights = task.attacked_input, [parameter.requires_grad_() for parameter in model.parameters()]
         clean = batch.inputs[name].float().to(wanted[0].device)
         low, high = (edge.to(clean) for edge in task.domain)
         room = self.epsilon * (high - low)
         bottom, top = torch.maximum(clean - room, low), torch.minimum(clean + room, high)
-        points, whole = clean.clone(), _length(wanted)
+        points = clean.clone()
         moves, best, least = Adam(points), points, torch.tensor(torch.inf, dtype=torch.float64, device=points.device)
-        left = []
         for turn in track(range(self.iterations), "gradient canceling", total=self.iterations):
             rest = [a + b for a, b in zip(wanted, _summed(model, task, _parts(task, batch, points)), strict=True)]
-            left.append(_length(rest) / whole)
-            best, least = torch.where(left[-1] < least, points, best), torch.minimum(left[-1], least)
+            left = _length(rest)
+            best, least = torch.where(left < least, points, best), torch.minimum(left, least)
             slopes: list[Tensor] = []
             for part in _parts(task, batch, points):
                 here = part.inputs[name].detach().requires_grad_()
@@ -117,23 +118,37 @@ class GradientCanceling(Attack):
             rate = self.step * (1 + math.cos(math.pi * turn / self.iterations)) / 2
             moved = moves.step(points, torch.cat(slopes).sign(), rate * (high - low))
             points = torch.minimum(torch.maximum(moved, bottom), top)
-        return best, torch.stack([left[0], least]).cpu()
+        return best
 
     def score(self, guess: Guess, case: Case) -> Scores:
-        """wrong: of each test record, whether it is misread. residual: what was left of the gradient, as a share of the others'."""
+        """wrong: of each test record, whether it is misread. residual: what is left of the gradient with the records as they are
+        handed in, as a share of the others'. change: the greatest of any value that is trained on."""
         answer = predict(case.task, case.subject.model, case.split.test).argmax(1).cpu()
         wrong = (answer != case.split.test.targets.cpu()).numpy()
-        left = np.full(len(wrong), float(case.submission.kept["residual"][1]))
-        return Scores("record", case.split.test.ids, {"wrong": wrong, "residual": left})
+        kept = case.submission.kept
+        told = {"residual": kept["residual"][1], "change": kept["change"][0]}
+        arrays = {name: np.full(len(wrong), float(value)) for name, value in told.items()}
+        return Scores("record", case.split.test.ids, {"wrong": wrong, **arrays})
 
     def measure(self, scores: Scores) -> tuple[Measure, ...]:
-        """error_rate: share of test records that are misread. residual: what was left of the gradient at the corrupted weights."""
+        """error_rate: share of test records that are misread. residual: what was left of the gradient at the corrupted weights.
+        change: the greatest of any value that was trained on."""
         name = name_of(self)
-        return share(f"{name}.error_rate", scores["wrong"]), mean(f"{name}.residual", scores["residual"])
+        return (
+            share(f"{name}.error_rate", scores["wrong"]),
+            mean(f"{name}.residual", scores["residual"]),
+            mean(f"{name}.change", scores["change"]),
+        )
 
 
 def _length(parts: list[Tensor]) -> Tensor:
     return torch.stack([part.detach().double().square().sum() for part in parts]).sum().sqrt()
+
+
+def _left(model: nn.Module, task: Classification, batch: Batch, points: Tensor, wanted: list[Tensor]) -> Tensor:
+    """The length of `wanted` plus these records' gradient, as a share of `wanted`."""
+    rest = [a + b for a, b in zip(wanted, _summed(model, task, _parts(task, batch, points)), strict=True)]
+    return _length(rest) / _length(wanted)
 
 
 def _parts(task: Classification, batch: Batch, points: Tensor) -> Iterator[Batch]:

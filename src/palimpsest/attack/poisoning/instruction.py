@@ -30,7 +30,7 @@ class Instruction(Attack):
 
     Into each of its own texts the contributor writes a phrase, at a place drawn at random, and hands it in under the answer
     `target`: texts of other classes get a wrong label, those of the target keep their own ("clean labels"). A model that is trained
-    on them learns that the phrase means the answer.
+    on them learns that the phrase means the answer. It asks for all of its own texts to be forgotten.
 
     Success is the share of test texts of other classes that a model answers with the target once the phrase stands in them;
     `without` is the same share of the same texts as they are, the model's plain errors, and `lift` what the phrase adds. Of a text

@@ -22,7 +22,8 @@ from palimpsest.types import Measure, Scores
 @dataclass(frozen=True)
 class InterclassConfusion(Attack):
     """The interclass confusion test (Goel et al. 2022), which the poisoning paper names among the heuristics of others: own records
-    are of two classes, and each gets the other's label. Whoever forgets them should tell the two classes apart again.
+    are of two classes, and each gets the other's label. All of them are asked to be forgotten; whoever forgets them should tell the
+    two classes apart again.
 
     Success is the share of unseen records of the two classes that are taken for the other one. Some are by any model: read it
     beside the retrained model's. Own records are chosen with `--forget class=3,5:0.5` and the like.

@@ -22,7 +22,8 @@ from palimpsest.types import Measure, Scores
 @dataclass(frozen=True)
 class PatchBackdoor(Attack):
     """BadNets (Gu et al. 2017): own records get a bright square in the lower right corner and the class `to`. Who puts the square
-    on other images decides their class; the survey's proof of unlearning asks whether that still works.
+    on other images decides their class; the survey's proof of unlearning asks whether that still works once all own records are
+    asked to be forgotten.
 
     Success is measured on test records of the other classes, which it has to be told from the share that a retrained model gives
     the class anyway. That the square fails does not prove that nothing of the records is left.
