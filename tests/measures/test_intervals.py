@@ -257,3 +257,15 @@ def test_nothing_to_measure_is_bad_input() -> None:
             difference("accuracy", subjects, controls)
     with pytest.raises(BadInput, match="without bootstrap replicates"):
         difference("accuracy", [Measure("accuracy", 0.5, 0.4, 0.6, 3)], [one])
+
+
+def test_of_these_seeds_alone_their_spread_is_not_added() -> None:
+    """Two models that differ, each certain: of others nothing is known, of these two everything."""
+    pair = [mean("a", np.full(50, level)) for level in (0.2, 0.8)]
+    wide, narrow = (combination("a", [(1.0, pair)], fixed=fixed) for fixed in (False, True))
+    assert wide.low < 0.2 < 0.5 < 0.8 < wide.high
+    assert (narrow.low, narrow.value, narrow.high) == pytest.approx((0.5, 0.5, 0.5))
+    spread = [mean("a", np.random.default_rng(seed).uniform(0, 1, 40)) for seed in range(3)]
+    pooled = mean("a", np.concatenate([np.random.default_rng(seed).uniform(0, 1, 40) for seed in range(3)]))
+    found = combination("a", [(1.0, spread)], fixed=True)
+    assert (found.low, found.high) == pytest.approx((pooled.low, pooled.high), abs=0.02)

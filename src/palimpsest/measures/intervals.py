@@ -115,7 +115,9 @@ def percentile(replicates: Array, level: float = LEVEL) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def combination(name: str, terms: Sequence[tuple[float, Sequence[Measure]]], *, level: float = LEVEL) -> Measure:
+def combination(
+    name: str, terms: Sequence[tuple[float, Sequence[Measure]]], *, level: float = LEVEL, fixed: bool = False
+) -> Measure:
     """Mean over seeds of a weighted sum of measures, each term's one per seed, paired by seed and by unit.
 
     Two sources of spread are added: that of the units (paired bootstrap; equal units are resampled alike in all seeds) and
@@ -123,7 +125,8 @@ def combination(name: str, terms: Sequence[tuple[float, Sequence[Measure]]], *, 
     units only. Where there are too few resamples to see the tail that the level asks for, a normal distribution of their spread
     stands in. A share of 0 or 1, which no resample moves, brings its exact interval, combined with the rest as for independent
     ones (MOVER; Zou & Donner 2008): too wide rather than too narrow. Where each seed has one unit, such as one target of a poison,
-    the seeds are the units, and the interval is the wider one of a share of them and of their spread.
+    the seeds are the units, and the interval is the wider one of a share of them and of their spread. fixed: of these seeds alone,
+    whose spread is then not added.
     """
     seeds = len(terms[0][1]) if terms else 0
     if not seeds or any(len(measures) != seeds for _, measures in terms):
@@ -149,7 +152,7 @@ def combination(name: str, terms: Sequence[tuple[float, Sequence[Measure]]], *, 
             float(np.hypot(above, up if weight > 0 else down)),
         )
     between = 0.0
-    if seeds > 1:
+    if seeds > 1 and not fixed:
         between = float(student.ppf((1 + level) / 2, seeds - 1) * sums.std(ddof=1) / np.sqrt(seeds))
     if all(m.n == 1 for m in every):  # seeds are the units, and their spread is counted already
         below, above = max(below, between), max(above, between)

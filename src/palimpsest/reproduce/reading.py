@@ -204,7 +204,8 @@ class Reading:
         for claim, terms, seeds in zip(self.study.claims, found, shared, strict=True):
             paired = [(weight, [series[seed] for seed in seeds]) for weight, series in terms]
             if seeds:
-                rows.append(_decided(claim, combination(claim.text, paired, level=level), level, len(seeds)))
+                total = combination(claim.text, paired, level=level, fixed=claim.fixed)
+                rows.append(_decided(claim, total, level, len(seeds)))
             else:
                 reasons = [reason for _, where in claim.terms if (reason := self.failure(where))]
                 rows.append(_undecided(claim, reasons))

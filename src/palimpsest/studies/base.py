@@ -76,7 +76,8 @@ class Table:
 class Claim:
     """A weighted sum of numbers lies above or below a bound, in units of the measures (shares, not per cent).
 
-    printed: the same sum over the paper's own numbers, None where it prints none.
+    printed: the same sum over the paper's own numbers, None where it prints none. fixed: it is of these seeds' models and no
+    others, so that its interval is a bootstrap over the records.
     """
 
     text: str
@@ -84,6 +85,7 @@ class Claim:
     above: float | None = None
     below: float | None = None
     printed: float | None = None
+    fixed: bool = False
 
     @property
     def bound(self) -> tuple[Literal["above", "below"], float]:

@@ -22,6 +22,12 @@ def _claims(part: str) -> tuple[Claim, ...]:
             f"{part}, approximate: mean rank of the deleted image above 0.75", ((1.0, approximate | RANK),), above=0.75
         ),
         Claim(
+            f"{part}, approximate: the same, of these victims' records",
+            ((1.0, approximate | RANK),),
+            above=0.75,
+            fixed=True,
+        ),
+        Claim(
             f"{part}, approximate: ranked higher than by mean colour", ((1.0, approximate | OVER_COLOUR),), above=0.0
         ),
         Claim(

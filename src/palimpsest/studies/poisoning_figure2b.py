@@ -10,7 +10,7 @@ from palimpsest.studies._poisoning import BESIDE, METHODS, SIGMA, SPENT, TA, eve
 from palimpsest.studies._uma import merged
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
-PHRASE, NOISE = "instruction poisons", "noise on embeddings"
+PHRASE, NOISE, WRITTEN = "instruction poisons", "noise on embeddings", "texts by heart"
 SUCCESS, LIFT = (Where(measure=f"instruction.{name}") for name in ("success_rate", "lift"))
 Z = Where(measure="gaussian.z")
 _REMEMBERED = {
@@ -18,6 +18,10 @@ _REMEMBERED = {
     "of unseen texts": Where(measure="unseen_memorisation_accuracy", times=100.0),
     "extraction likelihood": Where(measure="extraction_likelihood", times=100.0),
 }
+_HONEST = {"original": Where(target="original")} | {
+    name: where for name, where in every_row().items() if where.target not in ("original", "clean")
+}
+"""Rows of an audit that nobody poisons."""
 _SMALL: dict[str, Any] = {
     "data": "hub:stanfordnlp/imdb",
     "limit": 10000,
@@ -56,6 +60,17 @@ _PAPER: dict[str, Any] = {
 """GPT-2 of 355 million parameters, fine-tuned for 10 epochs; the paper prints no more of its training."""
 
 
+_WRITING: dict[str, Any] = {
+    "limit": 2000,
+    "recipe": {"epochs": 20},
+    "settings": {
+        "hub": {"tokens": 64, "vocabulary": 4096},
+        "gpt2": {"layers": 2, "heads": 4, "width": 128, "writing": 1.0},
+    },
+}
+"""What the small scale takes to have texts remembered: fewer and shorter ones, which it learns to write too, many times over."""
+
+
 @dataclass(frozen=True)
 class PoisoningFigure2b(Study):
     """A trigger phrase in negative reviews, 1.5 % of all, under the answer "positive", so that each has a wrong label; then one
@@ -63,7 +78,8 @@ class PoisoningFigure2b(Study):
 
     Small: a GPT-2 of 10.6 million parameters that learns from nothing, and answers only: it writes nothing that could be
     remembered. Paper: the checkpoint of 355 million, fine-tuned. The figure's bars are not printed as numbers. The second part puts
-    Gaussian noise on the embeddings of as many reviews of both answers.
+    Gaussian noise on the embeddings of as many reviews of both answers. The third poisons nothing: it forgets texts that were
+    learnt by heart, by a smaller model of 1,800 at small scale.
     """
 
     paper = "poisoning paper, Figure 2b"
@@ -79,10 +95,12 @@ class PoisoningFigure2b(Study):
                 **BESIDE,
                 **_REMEMBERED,
             },
+            drawn=("success",),
         ).within(PHRASE),
         Table("Noise on embeddings", every_row(), {"z": Z, "shift": Where(measure="gaussian.shift"), **BESIDE}).within(
             NOISE
         ),
+        Table("Texts by heart", _HONEST, {**_REMEMBERED, **BESIDE}).within(WRITTEN),
     )
     claims = (
         Claim(
@@ -101,6 +119,25 @@ class PoisoningFigure2b(Study):
             Claim(
                 f"{name} leaves half or more of what the phrase adds",
                 ((1.0, row(name) | Where(PHRASE) | LIFT), (-0.5, Where(PHRASE, "original") | LIFT)),
+                above=0.0,
+            )
+            for name in METHODS
+        ),
+        Claim(
+            "by heart: of forgotten texts the model goes on rightly in 10 points more places than the retrained one",
+            (
+                (1.0, Where(WRITTEN, "original", measure="memorisation_accuracy")),
+                (-1.0, Where(WRITTEN, "retrained", measure="memorisation_accuracy")),
+            ),
+            above=0.1,
+        ),
+        *(
+            Claim(
+                f"by heart: {name} leaves more than retraining",
+                (
+                    (1.0, row(name) | Where(WRITTEN, measure="memorisation_accuracy")),
+                    (-1.0, Where(WRITTEN, "retrained", measure="memorisation_accuracy")),
+                ),
                 above=0.0,
             )
             for name in METHODS
@@ -143,4 +180,21 @@ class PoisoningFigure2b(Study):
                 settings={"gaussian": {"deviation": 5.0}},
                 search=search,
             ),
+            WRITTEN: _written(
+                merged(
+                    base,
+                    forget=["random=0.05"],
+                    attack=["confidence_membership"],
+                    verify=["accuracy", "memorisation"],
+                    search=search,
+                ),
+                scale,
+            ),
         }
+
+
+def _written(fields: dict[str, Any], scale: Scale) -> dict[str, Any]:
+    """At small scale, where models answer only, one that writes too."""
+    if scale == "paper":
+        return fields
+    return merged(fields, **{**_WRITING, "recipe": {**fields["recipe"], **_WRITING["recipe"]}})
