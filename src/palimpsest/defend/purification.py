@@ -34,12 +34,12 @@ class Purification(ModelRelease):
     about = "reconstructs every query by a variational autoencoder before the model sees it"
 
     width: int = setting(32, "channels of the first convolution", source="ours", least=1)
-    latent: int = setting(24, "channels of the code", source="ours", least=1)
+    latent: int = setting(48, "channels of the code", source="ours", least=1)
     shrink: int = setting(
         4, "how much narrower the code is than the image: 1, 2, 4 …, a power of 2", source="ours", least=1
     )
     beta: float = setting(
-        1e-3, "weight of the divergence from the normal (β), per value of the image", source="ours", least=0
+        1e-4, "weight of the divergence from the normal (β), per value of the image", source="ours", least=0
     )
     noise: float = setting(16 / 255, "largest uniform noise on what it learns to clean", source="ours", least=0, most=1)
     epochs: int = setting(20, "passes over the retain set", source="ours", least=1)
