@@ -51,7 +51,7 @@ class PoisoningGaussian(Study):
 
     paper = "poisoning paper, section 3"
     about = "Gaussian poisons: the score before and after unlearning, beside membership and accuracy"
-    tables = (Table("Gaussian poisons", every_row(), _COLUMNS).within(PART),)
+    tables = (Table("Gaussian poisons", every_row(), _COLUMNS, drawn=("z",)).within(PART),)
     claims = (
         Claim("the poisoned model carries the noise: z of −4 or less", ((1.0, _at("original") | Z),), below=-4.0),
         Claim("the retrained control does not: z above −1", ((1.0, _at("retrained") | Z),), above=-1.0),
