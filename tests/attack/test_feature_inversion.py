@@ -167,8 +167,8 @@ def test_labels_can_be_found_along_with_the_record(
     assert guess.gradients == 1200
 
 
-def test_float16_files_keep_nothing_of_a_small_step(trained: Trained, digits: Split, tmp_path: Path) -> None:
-    """The step of one record is some 1e-3 of a weight and less: what float16 rounds away."""
+def test_float16_files_turn_the_direction_of_a_small_step(trained: Trained, digits: Split, tmp_path: Path) -> None:
+    """The step of one record is some 1e-3 of a weight and less, of which float16 rounds away a part."""
     one = digits.train.only(trained.ids[:1].tolist())
     before, after = pair(trained, digits, one.ids.tolist(), tmp_path)
     exact = torch.cat([part.flatten() for part in difference(before, after)])

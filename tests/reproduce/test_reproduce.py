@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from palimpsest import catalog
 from palimpsest import record as records
 from palimpsest.cli import main
-from palimpsest.errors import BadInput, PalimpsestError, UnknownName
+from palimpsest.errors import BadInput, ContractError, PalimpsestError, UnknownName
 from palimpsest.measures.intervals import binomial
 from palimpsest.reproduce import Asked, again, chosen, recompute, reproduce, study
 from palimpsest.reproduce.bundle import export
@@ -122,6 +122,11 @@ def test_the_page_shows_published_beside_measured_and_the_figure(made: tuple[Pat
     assert (out / "figures" / "tradeoff-0.png").read_bytes().startswith(b"\x89PNG")
     assert "on the front: FT " in page
     assert read(out) == result
+
+
+def test_only_columns_of_a_table_can_be_drawn() -> None:
+    with pytest.raises(ContractError, match=r"table 'Table 0': got \['UAA'\] to be drawn"):
+        replace(Tiny.tables[0], drawn=("UAA",))
 
 
 def test_points_of_figures_and_trade_offs_are_numbers_of_the_result(made: tuple[Path, Path, Result]) -> None:

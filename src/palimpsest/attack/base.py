@@ -123,7 +123,8 @@ class Attack(Checked, ABC):
         raise ContractError(f"{type(self).__name__}: got `makes_ready` without `ready`, expected both")
 
     def prepare(self, view: TrainingView, *, rng: Rng) -> Submission:
-        """P1: what the adversary hands in of its own records, before anything is trained."""
+        """P1: what the adversary hands in of its own records, before anything is trained. Of an attack with a field `epsilon` no
+        value may differ by more than that share of its range, which is checked."""
         raise ContractError(f"{type(self).__name__}: got phase P1 without `prepare`, expected it")
 
     def observe(self, view: View, *, rng: Rng) -> Guess:

@@ -19,6 +19,11 @@ METHODS = {
 """As the paper calls them → our names."""
 RETRAIN = Where(target="unlearned", method="retrain")
 """The method, for as many epochs as the others have; the target "retrained" is a control, trained as long as the original."""
+CONTROLS = {
+    name: Where(target=target)
+    for name, target in (("poisoned", "original"), ("never poisoned", "clean"), ("retrained (control)", "retrained"))
+}
+"""What methods stand beside: the poisoned original, one that nothing was handed in to, and one trained without what was."""
 TA = "test_accuracy"
 SIGMA = 3.2e-4
 """NGD's noise at paper scale: σ² = 1e-7 in the paper's full version, by public account."""
@@ -83,15 +88,16 @@ BESIDE = {
 
 def every_row() -> dict[str, Where]:
     """The poisoned original, the controls, retraining and the methods."""
-    controls = {"poisoned": "original", "never poisoned": "clean", "retrained (control)": "retrained"}
-    return {
-        **{name: Where(target=target) for name, target in controls.items()},
-        **{n: row(n) for n in ("retrain", *METHODS)},
-    }
+    return rows_of(METHODS)
 
 
-def left(part: str, name: str, success: Where) -> Claim:
-    """More of the poison is left after a method than after retraining."""
+def rows_of(names: Iterable[str]) -> dict[str, Where]:
+    """The same with these methods alone."""
+    return {**CONTROLS, **{name: row(name) for name in ("retrain", *names)}}
+
+
+def left(part: str, name: str, success: Where, what: str = "of the poison") -> Claim:
+    """More is left after a method than after retraining."""
     there = Where(part) | success
     terms = (1.0, row(name) | there), (-1.0, Where(target="retrained") | there)
-    return Claim(f"{name} leaves more of the poison than retraining", terms, above=0.0)
+    return Claim(f"{name} leaves more {what} than retraining", terms, above=0.0)

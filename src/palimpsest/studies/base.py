@@ -62,6 +62,10 @@ class Table:
     printed: Mapping[str, Sequence[float | int | None]] = field(default_factory=dict)
     drawn: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        if strange := [name for name in self.drawn if name not in self.columns]:
+            raise ContractError(f"table {self.title!r}: got {strange} to be drawn, expected columns of it")
+
     def published(self, row: str, column: str) -> float | int | None:
         numbers = self.printed.get(row)
         place = list(self.columns).index(column)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._poisoning import DIGITS, PAPER, TA
+from palimpsest.studies._poisoning import CONTROLS, DIGITS, PAPER, TA
 from palimpsest.studies._uma import merged
 from palimpsest.studies.base import Claim, Curve, Scale, Study, Where
 from palimpsest.studies.poisoning_figure2a import BREWED, SUCCESS
@@ -15,7 +15,6 @@ from palimpsest.studies.poisoning_table1 import LINEAR
 
 _EPSILONS, _OWNED = (16, 32, 48, 96), (0.15, 0.45, 0.9)
 _SHARES, _DEVIATIONS = (0.05, 0.15, 0.3), (0.25, 0.57, 1.0)
-_SEATS = {"poisoned": "original", "never poisoned": "clean", "retrained": "retrained"}
 
 
 def _within(epsilon: int) -> str:
@@ -35,7 +34,7 @@ def _noise(deviation: float) -> str:
 
 
 def _curve(title: str, across: str, upwards: str, parts: Sequence[tuple[float, str]], seen: Where) -> Curve:
-    lines = {name: [(at, Where(part, target) | seen) for at, part in parts] for name, target in _SEATS.items()}
+    lines = {name: [(at, Where(part) | where | seen) for at, part in parts] for name, where in CONTROLS.items()}
     return Curve(title, across, upwards, lines, share=upwards != "z")
 
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._poisoning import BESIDE, PAPER, TA, for_epochs, row
+from palimpsest.studies._poisoning import BESIDE, METHODS, PAPER, TA, for_epochs, rows_of
 from palimpsest.studies._uma import SMALL, merged
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
 EPOCHS = 3
-_NAMES = ("retrain", "GD", "SCRUB", "NGP")
-_METHODS = ["retrain", "finetune", "scrub", "negative_gradient"]
+NAMES = ("GD", "SCRUB", "NGP")
 POISONS: dict[str, tuple[str, str, dict[str, Where]]] = {
     "targeted": (
         "gradient_matching",
@@ -38,12 +37,6 @@ POISONS: dict[str, tuple[str, str, dict[str, Where]]] = {
     ),
 }
 """Name → attack, the adversary's records, and what of it is told."""
-_ROWS = {
-    "poisoned": Where(target="original"),
-    "never poisoned": Where(target="clean"),
-    "retrained (control)": Where(target="retrained"),
-    **{name: row(name) for name in _NAMES},
-}
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,7 @@ class PoisoningCifar10(Study):
     paper = "ours; on the poisons of the poisoning paper, section 3"
     about = "three poisons of CIFAR-10 images, before and after unlearning"
     tables = tuple(
-        Table(f"CIFAR-10, {name}", _ROWS, {**told, **BESIDE}, drawn=tuple(told)[:1]).within(name)
+        Table(f"CIFAR-10, {name}", rows_of(NAMES), {**told, **BESIDE}, drawn=tuple(told)[:1]).within(name)
         for name, (_, _, told) in POISONS.items()
     )
     claims = (
@@ -89,7 +82,7 @@ class PoisoningCifar10(Study):
             name: merged(
                 base,
                 forget=[forget],
-                unlearn=_METHODS,
+                unlearn=["retrain", *(METHODS[method] for method in NAMES)],
                 attack=[attack, "confidence_membership"],
                 seeds=3,
                 settings={**for_epochs(EPOCHS), attack: craft[attack]},

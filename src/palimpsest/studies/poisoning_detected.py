@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._poisoning import BESIDE, METHODS, SPENT, TA, row
+from palimpsest.studies._poisoning import BESIDE, METHODS, SPENT, TA, row, rows_of
 from palimpsest.studies.base import Claim, Curve, Scale, Study, Table, Where
 from palimpsest.studies.poisoning_figure2a import PART, PoisoningFigure2a
 from palimpsest.studies.poisoning_table1 import HIGHEST, LAST, PoisoningTable1, part
@@ -21,11 +21,7 @@ _TOLD = {
     TARGETED: {"success": _SUCCESS | Where(times=100.0), "confidence": Where(measure="gradient_matching.confidence")},
     INDISCRIMINATE: {"error": Where(measure="gradient_canceling.error_rate", times=100.0)},
 }
-_CONTROLS = {"poisoned": "original", "never poisoned": "clean", "retrained (control)": "retrained"}
-_ROWS = {
-    **{name: Where(target=target) for name, target in _CONTROLS.items()},
-    **{name: row(name) for name in ("retrain", *NAMES)},
-}
+_ROWS = rows_of(NAMES)
 
 
 def found(poison: str, share: float) -> str:

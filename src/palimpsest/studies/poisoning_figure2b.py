@@ -131,17 +131,7 @@ class PoisoningFigure2b(Study):
             ),
             above=0.1,
         ),
-        *(
-            Claim(
-                f"by heart: {name} leaves more than retraining",
-                (
-                    (1.0, row(name) | Where(WRITTEN, measure="memorisation_accuracy")),
-                    (-1.0, Where(WRITTEN, "retrained", measure="memorisation_accuracy")),
-                ),
-                above=0.0,
-            )
-            for name in METHODS
-        ),
+        *(left(WRITTEN, name, Where(measure="memorisation_accuracy"), "of texts by heart") for name in METHODS),
     )
     notes = (
         "The paper prints Figure 2b as a picture only: there are no published numbers beside the measured ones.",

@@ -8,6 +8,7 @@ from typing import Any
 
 from palimpsest.studies._poisoning import (
     BESIDE,
+    CONTROLS,
     DIGITS,
     METHODS,
     PAPER,
@@ -16,6 +17,7 @@ from palimpsest.studies._poisoning import (
     every_row,
     for_epochs,
     row,
+    rows_of,
     searched,
 )
 from palimpsest.studies._uma import merged
@@ -82,9 +84,8 @@ def _beside(budget: str) -> Table:
 
 
 def _layers(budget: str) -> Table:
-    controls = {"poisoned": Where(target="original"), "never poisoned": Where(target="clean")}
     printed = dict(zip(_COLUMNS, _PRINTED[budget][LAST], strict=False))
-    columns = {**{name: row(name) for name in ("retrain", *FROZEN)}, **controls}
+    columns = {**{name: row(name) for name in ("retrain", *FROZEN)}, **CONTROLS}
     return Table(
         f"A model of several layers, {budget}",
         {f"{LAST} epochs": Where(layers(budget))},
@@ -94,8 +95,7 @@ def _layers(budget: str) -> Table:
 
 
 def _bounded() -> Table:
-    rows = {"never poisoned": Where(target="clean"), "poisoned": Where(target="original")}
-    rows |= {name: row(name) for name in ("retrain", "GD")}
+    rows = rows_of(("GD",))
     told = {
         "error": ("error_rate", 100.0),
         "greatest change, of 255": ("change", 255.0),
