@@ -27,6 +27,8 @@ OTHER: dict[tuple[str, str], Any] = {
     ("influence", "iterations"): 1,
     ("influence", "memory"): 0.0,
     ("salun", "share"): 0.2,
+    ("salun", "order"): "joint",
+    ("random_label", "order"): "joint",
     ("scrub", "max_epochs"): 1,
     ("scrub", "decay_at"): (1,),
     ("scrub", "forget_batch_size"): 8,
@@ -54,6 +56,8 @@ BASE: dict[tuple[str, str], dict[str, Any]] = {
     ("influence", "tolerance"): {"curvature": "ggn"},
     ("influence", "iterations"): {"curvature": "ggn"},
     ("fisher", "largest"): {"largest": 1e-3},
+    ("salun", "alpha"): {"order": "joint"},
+    ("random_label", "alpha"): {"order": "joint"},
     ("features_and_labels", "features"): {"replace": "features", "features": (27,)},
     ("features_and_labels", "rate"): {"order": "first"},
     **{

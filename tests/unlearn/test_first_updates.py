@@ -93,16 +93,21 @@ def test_l1_sparse(problem) -> None:
     agree(problem, L1Sparse(alpha=0.3, epochs=3, epochs_without_l1=1, **SGD), hand.weights)
 
 
-def test_salun(problem) -> None:
+@pytest.mark.parametrize("order", ["by task", "joint"])
+def test_salun(problem, order) -> None:
     saliency = [part.abs() for part in slope(problem.weights, *problem.data(problem.forget), how="sum")]
     everything = torch.cat([part.flatten() for part in saliency])
     lowest = everything.sort(descending=True).values[round(0.4 * len(everything)) - 1]
     masks = [(part >= lowest).double() for part in saliency]
     hand = ByHand(problem.weights)
     for _ in range(2):
+        if order == "joint":
+            gone, kept = (slope(hand.weights, *data) for data in (relabelled(problem), problem.data(problem.retain)))
+            hand.step([one + 0.3 * other for one, other in zip(gone, kept, strict=True)], masks)
+            continue
         hand.step(slope(hand.weights, *relabelled(problem)), masks)
         hand.step(slope(hand.weights, *problem.data(problem.retain)), masks)
-    agree(problem, SalUn(share=0.4, epochs=2, **SGD), hand.weights)
+    agree(problem, SalUn(share=0.4, epochs=2, order=order, alpha=0.3, **SGD), hand.weights)
 
 
 def direction(problem) -> Tensor:

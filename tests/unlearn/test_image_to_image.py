@@ -1,4 +1,4 @@
-"""I2I: the decoder does not move, the encoder comes to see noise, and the first step is the paper's."""
+"""Methods for models of images: I2I's decoder does not move, its encoder comes to see noise, its first step is the paper's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from palimpsest.learn.recipe import Recipe
 from palimpsest.models.masked_autoencoder import MaskedAutoencoder
 from palimpsest.rng import Rng
 from palimpsest.types import Examples, Split
+from palimpsest.unlearn.base import Unlearner
 from palimpsest.unlearn.image_to_image import ImageToImage, encoder
+from palimpsest.unlearn.salun import SalUn
 
 FACTORY = MaskedAutoencoder(patch=2, width=32, depth=1, heads=4, decoder_width=32, decoder_depth=1)
 
@@ -45,11 +47,19 @@ def test_only_the_encoder_moves(parted: tuple[Trained, Examples, Examples]) -> N
         assert torch.equal(parameter, before[name]) == (id(parameter) not in moving), name
 
 
+@pytest.mark.parametrize(
+    "method",
+    [
+        ImageToImage(lr=3e-3, epochs=10, batch_size=32, alpha=1.0),
+        SalUn(lr=0.1, epochs=10, batch_size=32),
+    ],
+    ids=["image_to_image", "salun"],
+)
 def test_it_draws_noise_for_what_it_forgets_and_still_draws_the_rest(
-    parted: tuple[Trained, Examples, Examples],
+    method: Unlearner, parted: tuple[Trained, Examples, Examples]
 ) -> None:
     trained, retain, forget = parted
-    after = ImageToImage(lr=3e-3, epochs=10, batch_size=32, alpha=1.0).unlearn(trained, retain, forget, rng=Rng(1))
+    after = method.unlearn(trained, retain, forget, rng=Rng(1))
     task = trained.task
     with torch.no_grad():
         lost, kept = (

@@ -79,6 +79,7 @@ class UmaTable3(Study):
     and an input that may be anything brings something forth from any model.
     """
 
+    revision = 2
     paper = "UMA paper, Table 3"
     about = "image generation: IS and FID of what is drawn after I2I and SalUn, under UMA"
     tables = _TABLES

@@ -76,6 +76,7 @@ class UmaTable7(Study):
     factor is claimed to exceed that on a retrained model, a control which the paper does not have.
     """
 
+    revision = 2
     paper = "UMA paper, Table 7 (A.3)"
     about = "image generation: L1 between what is drawn before and after unlearning"
     tables = _TABLES

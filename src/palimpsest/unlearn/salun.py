@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from palimpsest.rng import Rng
 from palimpsest.task import Task
 from palimpsest.types import Examples
 from palimpsest.unlearn.base import Unlearner
-from palimpsest.unlearn.random_label import relabelled_epoch
+from palimpsest.unlearn.random_label import ORDER, relabelled
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,11 @@ class SalUn(Unlearner):
 
     The mask ranks all weights of the model together; the model is in evaluation mode for it. After each step the masked-out
     weights get their old values back and lose their momentum, as weight decay and momentum would move them: they stay
-    bit-identical. Batch norm's running statistics are no weights and do move. Guarantees nothing.
+    bit-identical. Batch norm's running statistics are no weights and do move.
+
+    Classifiers are shown the forget set and the retain set one after the other in each epoch, as the public code does; a model of
+    images takes a step on a batch of both, ℓ(θ; D_u under noise) + α ℓ(θ; D_r), the form that its paper gives to generation.
+    Guarantees nothing.
     """
 
     trains_on_forget = True
@@ -46,6 +51,10 @@ class SalUn(Unlearner):
     batch_size: int = setting(256, "records a step", source="public code", least=1)
     momentum: float = setting(0.9, "SGD momentum", source="public code", least=0, below=1)
     weight_decay: float = setting(5e-4, "decay of the weights that may move", source="public code", least=0)
+    order: Literal["by task", "passes", "joint"] = setting(
+        "by task", ORDER, source="public code for classifiers; paper for generation"
+    )
+    alpha: float = setting(1.0, "weight of the retain set's loss in a joint step (α)", source="paper", above=0)
 
     def update(
         self, model: nn.Module, trained: Trained, retain: Examples, forget: Examples, *, rng: Rng, meter: Meter
@@ -63,11 +72,10 @@ class SalUn(Unlearner):
                 if buffer is not None:
                     buffer.mul_(mask)
 
-        for epoch in range(self.epochs):
-            relabelled_epoch(
-                model, trained.task, retain, forget, sgd, self.batch_size,
-                rng=rng.child("epoch", epoch), meter=meter, after_step=restore,
-            )  # fmt: skip
+        relabelled(
+            model, trained.task, retain, forget, sgd, self.batch_size, self.epochs, order=self.order, alpha=self.alpha,
+            rng=rng, meter=meter, after_step=restore,
+        )  # fmt: skip
 
 
 def saliency_masks(
