@@ -188,6 +188,7 @@ def test_what_cannot_be() -> None:
         Workers(2, "spark")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="there is no ray for this Python")
 def test_ray_does_the_same_and_outlives_a_worker(tmp_path: Path) -> None:
     import ray

@@ -47,15 +47,22 @@ QUICK: dict[str, dict[str, Any]] = {
     "square": {"queries": 20, "records": 30},
     "transfer": {"steps": 10, "records": 30},
 }
+"""Settings at which each wins what it can win here."""
+
+FAST: dict[str, dict[str, Any]] = {
+    **{f"{kind}_inversion": {"iterations": 10} for kind in ("adaptive", "extracted", "feature", "two_update")},
+    "gradient_matching": {"ensemble": 1, "stages": (1.0,), "iterations": 10},
+}
+"""On top of those, where it need not win."""
 
 
-def make(name: str) -> Attack:
-    attack: Attack = members("attacks")[name](**QUICK.get(name, {}))
+def make(name: str, **more: Any) -> Attack:
+    attack: Attack = members("attacks")[name](**{**QUICK.get(name, {}), **more})
     return attack
 
 
 def run(name: str, target: str = "original", selection: str = "class=0") -> tuple[Guess, Scores, dict[Any, Measure]]:
-    attack = make(name)
+    attack = make(name, **FAST.get(name, {}))
     if attack.prepares:
         case = bench_of(attack).poisoned(attack)
         subject = case.original if target == "original" else case.subject
@@ -132,8 +139,16 @@ def test_counts_what_it_asked(name: str) -> None:
         assert guess.queries >= len(scores.ids) if name != "square" else guess.queries > 0
 
 
-SLOW = ("adaptive_inversion", "extracted_inversion", "two_update_inversion")
-"""Those that are made of `feature_inversion`, whose checks are run each time."""
+SLOW = (
+    "adaptive_inversion",
+    "extracted_inversion",
+    "gradient_matching",
+    "label_inference",
+    "two_update_inversion",
+    "uma_generation",
+    "uma_strong",
+)
+"""Those that take long, or are made of `feature_inversion` or `uma`, whose checks are run each time."""
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES])

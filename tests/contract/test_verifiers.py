@@ -61,7 +61,11 @@ def test_measures_have_intervals(name: str) -> None:
         assert measure.n > 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+SLOW = ("memorisation", "reconstruction")
+"""Those that need models of text or of images, trained for this alone."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in NAMES])
 def test_tells_original_from_retrained_and_not_equal_models(name: str) -> None:
     """Of every verifier of the catalog, by the checks that a user's verifier is held to."""
     verifier = make(name)
