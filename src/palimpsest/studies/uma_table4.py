@@ -37,9 +37,11 @@ _PRINTED: dict[str, dict[str, tuple[float | int, ...]]] = {
 class UmaTable4(Study):
     """Adversarial unlearning (Eq. 6) around random labels, class-wise, beside the same method without it (the paper's Table 1).
 
-    The paper prints neither the radius, nor the steps, of the attack that it trains with: ours are 16/255 and 5 steps of 6/255.
+    Small: three seeds, as one of about 1.5 points of cost cannot tell whether it is less than 2. The paper prints neither the
+    radius, nor the steps, of the attack that it trains with: ours are 16/255 and 5 steps of 6/255.
     """
 
+    revision = 2
     paper = "UMA paper, Table 4"
     about = "adversarial unlearning around random labels, attacked at 8/255 and 16/255"
     tables = tuple(
@@ -60,15 +62,16 @@ class UmaTable4(Study):
             printed=-0.1103,
         ),
         Claim(
-            "adversarial unlearning costs RL less than 2 points of test accuracy",
+            "adversarial unlearning costs RL less than 2 points of test accuracy, of these models on average",
             ((1.0, test_accuracy(_GUARDED)), (-1.0, test_accuracy(_RL))),
             above=-0.02,
             printed=-0.0017,
+            fixed=True,
         ),
     )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         methods = {"unlearn": ["random_label"], "defend": ["adversarial_unlearning"]}
         if scale == "small":
-            return {"CIFAR-10": merged(SMALL, forget=["class=0"], **methods)}
+            return {"CIFAR-10": merged(SMALL, forget=["class=0"], seeds=3, **methods)}
         return {name: merged(paper(name), **methods) for name in ("CIFAR-10", "CIFAR-100")}
