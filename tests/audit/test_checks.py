@@ -13,7 +13,8 @@ from palimpsest.attack.residual.uma import Uma
 from palimpsest.audit import checks
 from palimpsest.audit.board import Board, Place
 from palimpsest.measures.intervals import share
-from palimpsest.types import Split
+from palimpsest.record import Cell
+from palimpsest.types import Scores, Split
 
 
 def board_with(place: Place, *measures: tuple[str, int, int, dict[str, float]]) -> Board:
@@ -72,6 +73,21 @@ def test_what_is_no_success_and_who_does_not_know_the_served_model_warn_of_nothi
     moved = tuple((f"transfer.{name.split('.')[1]}", hits, n, where) for name, hits, n, where in falling)
     other = board_with(Place("transfer", "unlearned", 0, "salun"), *moved)
     assert checks.weaker_than_larger_epsilon(other, threats) == []
+
+
+def test_more_records_than_the_weights_can_hold() -> None:
+    """Of the cells whose records are more than the weights that an inversion goes by, and of no others."""
+    board = Board()
+    for seed, held in enumerate(([1.0, 1.0], [0.0, 0.0])):
+        kept = Scores("record", np.array(["a", "b"]), {"separable": np.array(held)})
+        board.scores[f"s{seed}"] = kept
+        told = {"seed": seed, "target": "unlearned", "unlearner": "retrain", "attack": "feature_inversion"}
+        board.cells.append(Cell(**told, scores=f"s{seed}"))
+    (found,) = checks.inseparable(board)
+    assert (found.name, found.message.split(": ")[-1]) == (
+        "more-records-than-gradient",
+        "retrain, seed 1, feature_inversion",
+    )
 
 
 def test_control_that_knows_a_class_it_never_saw() -> None:
