@@ -58,18 +58,24 @@ def _table(result: Result, title: str) -> list[Block]:
     """A table with the published number above the measured one; nothing where none of it was measured."""
     cells = [cell for cell in result.cells if cell.table == title]
     columns = list(dict.fromkeys(cell.column for cell in cells))
+    note = "Measured, with its 95 % interval; below it what the paper prints, where it prints a number."
     if not any(cell.measured or cell.reason for cell in cells):
-        return [Paragraph(f"{title}: not run at this scale.")]
+        cells = [cell for cell in cells if cell.published is not None]
+        if not cells:
+            return [Paragraph(f"{title}: not run at this scale.")]
+        columns = [column for column in columns if column in {cell.column for cell in cells}]
+        note = "Not run at this scale: what the paper prints."
     rows = []
     for name in dict.fromkeys(cell.row for cell in cells):
         mine = {cell.column: cell for cell in cells if cell.row == name}
-        rows.append((Entry.of(name), *(_entry(mine[column]) for column in columns)))
-    note = "Measured, with its 95 % interval; below it what the paper prints, where it prints a number."
+        rows.append((Entry.of(name), *(_entry(mine.get(column)) for column in columns)))
     return [Table(("", *columns), tuple(rows), title, note)]
 
 
-def _entry(cell: CellRow) -> Entry:
-    published = "" if cell.published is None else f"paper: {cell.published:g}"
+def _entry(cell: CellRow | None) -> Entry:
+    if cell is None:
+        return Entry.of("–", look="number")
+    published = "" if cell.published is None else f"paper: {cell.published:,.10g}"
     if cell.measured is None and cell.reason:
         return Entry.of("failed", cell.reason, published, look="failed")
     if cell.measured is None:
@@ -99,7 +105,10 @@ def _claims(result: Result) -> Table:
     if any(claim.seeds == 1 for claim in result.claims):
         note += " " + ONE_SEED
     columns = ("claim", "state", "decides", "measured", "published")
-    return Table(columns, rows, "Fixed before the run", note)
+    caption = "Fixed before the run"
+    if result.told.revision > 1:
+        caption += f"; the study's revision {result.told.revision}, changed after runs of earlier ones"
+    return Table(columns, rows, caption, note)
 
 
 def _warnings(result: Result) -> Table:
@@ -113,8 +122,12 @@ def _warnings(result: Result) -> Table:
 def figures(claim: ClaimRow) -> tuple[str, str, str]:
     """The bound, the measured sum with its interval, and the paper's own sum."""
     bound = f"{claim.side} {claim.bound:g}"
-    value = "" if claim.value is None else f"{claim.value:.3f} [{claim.low:.3f}, {claim.high:.3f}]"
-    return bound, value, "" if claim.published is None else f"{claim.published:g}"
+    published = "" if claim.published is None else f"{claim.published:,.10g}"
+    if claim.value is None or claim.low is None or claim.high is None:
+        return bound, "", published
+    digits = 3 if max(abs(claim.low), abs(claim.high)) < 100 else 0
+    value, low, high = (f"{end:,.{digits}f}" for end in (claim.value, claim.low, claim.high))
+    return bound, f"{value} [{low}, {high}]", published
 
 
 def _curve(result: Result, curve: Curve, place: int) -> Figure | None:

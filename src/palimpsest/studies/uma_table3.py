@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from palimpsest.studies._generation import BOUNDED, EXTRACTOR, FROM_NOTHING, PART, UNBOUNDED, at, parts, rows
+from palimpsest.studies._generation import BOUNDED, CHANGED, EXTRACTOR, FROM_NOTHING, PART, UNBOUNDED, at, parts, rows
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
 _RADII = {"": 0.0, " 8/255": BOUNDED, " unbound": UNBOUNDED}
@@ -66,6 +66,11 @@ def _claims(scale: str) -> tuple[Claim, ...]:
                 ((1.0, _fid(row["untrained"], "forget", UNBOUNDED)), (-1.0, _fid(row[name], "forget", UNBOUNDED))),
                 above=0.0,
             ),
+            Claim(
+                f"unbounded, {name} draws the class better than a model that never saw it: its FID is lower{here}",
+                ((1.0, _fid(row[name], "forget", UNBOUNDED)), (-1.0, _fid(row["retrain"], "forget", UNBOUNDED))),
+                below=0.0,
+            ),
         ]
     return tuple(found)
 
@@ -91,6 +96,7 @@ class UmaTable3(Study):
         "`palimpsest audit` on the same case with `--set uma_generation.extractor=my_module:make`.",
         "The paper prints neither the number of images nor the classes, the model's size, the attack's steps or its step size.",
         "The paper prints no numbers for the attacked original, nor for a retrained or an untrained model.",
+        CHANGED,
     )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from palimpsest.studies._generation import BOUNDED, FROM_NOTHING, METHODS, PART, at, parts, rows
+from palimpsest.studies._generation import BOUNDED, CHANGED, FROM_NOTHING, METHODS, PART, at, parts, rows
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
 _SETS = {"retain": 0.0, "retain 8/255": BOUNDED, "forget": 0.0, "forget 8/255": BOUNDED}
@@ -33,10 +33,6 @@ def _l1(where: Where, group: str, epsilon: float) -> Where:
     return where | at(f"{group}_l1", epsilon)
 
 
-def _ratio(where: Where) -> Where:
-    return where | at("forget_l1_ratio", BOUNDED)
-
-
 def _claims(scale: str) -> tuple[Claim, ...]:
     part = PART[scale]
     row, here = rows(part), "" if scale == "paper" else f" ({part})"
@@ -54,14 +50,17 @@ def _claims(scale: str) -> tuple[Claim, ...]:
                 above=0.0,
             ),
             Claim(
-                f"{name}: the retain set is not hurt by the attack{here}",
-                ((1.0, _l1(row[name], "retain", BOUNDED)), (-1.0, _l1(row[name], "retain", 0.0))),
-                below=0.0,
+                f"{name}: the retain set is not hurt by the attack, its PSNR falls by 1 dB at most{here}",
+                (
+                    (1.0, row[name] | at("retain_psnr", BOUNDED)),
+                    (-1.0, row[name] | at("retain_psnr", 0.0)),
+                ),
+                above=-1.0,
             ),
             Claim(
-                f"{name}: the attack comes nearer by a larger factor than on a model that never saw the records{here}",
-                ((1.0, _ratio(row[name])), (-1.0, _ratio(row["retrain"]))),
-                above=0.0,
+                f"{name}: attacked, it comes nearer to the original than a model that never saw the records{here}",
+                ((1.0, _l1(row[name], "forget", BOUNDED)), (-1.0, _l1(row["retrain"], "forget", BOUNDED))),
+                below=0.0,
             ),
         ]
     return tuple(found)
@@ -73,7 +72,8 @@ class UmaTable7(Study):
 
     Without attack L1(I₂, I₁), under it L1(I₃, I₁), and how many times nearer that is. It is read from the same audit as Table 3.
     The paper's numbers are over all pixels; a second table, and the claims, are over hidden ones, which alone were drawn. The
-    factor is claimed to exceed that on a retrained model, a control which the paper does not have.
+    factor says how far unlearning had moved what was drawn; what is claimed beside a retrained model, a control which the paper
+    does not have, is the distance that is left.
     """
 
     revision = 2
@@ -85,7 +85,11 @@ class UmaTable7(Study):
         FROM_NOTHING,
         "L1 is a sum: an image of 32×32 has 3,072 values, 1,536 of them hidden, one of 224×224 has 150,528. The paper says that "
         "its 48,317 and 242,029 are 0.3 and 1.6 levels a pixel, which they are over all 224×224×3.",
-        "The paper's column head is ISI, for I2I.",
+        "The paper's column head is ISI, for I2I. By its numbers the attack comes 23.6 times nearer over whole images for I2I "
+        "and 11.5 times for SalUn.",
+        "Under attack the distance over all pixels counts what the attack changed of the visible ones, which are given back as "
+        "they came: at 8/255 up to 8 levels each. Hidden ones alone were drawn.",
+        CHANGED,
     )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
