@@ -38,25 +38,26 @@ def residual_knowledge(board: Board, subject: Subject, attack: Attack, seeds: Se
 
 
 def over_controls(by: str, keys: Iterable[Key], series: Series, class_wise: bool) -> list[tuple[Measure, float, float]]:
-    """`<by>.residual_knowledge` at each radius; `<by>.residual_area`: the area between the curves over the radius, as a share of
-    the widest radius (trapezoids, the unattacked records first). Each with the subject's and the control's own mean.
+    """`<by>.residual_knowledge` at each radius; `<by>.residual_area`: the area between the curves from the smallest radius to the
+    widest, as a share of what lies between them (trapezoids): their mean gap. Each with the subject's and the control's own mean.
+    Unattacked records have no part in it: what controls say of those is no work of the attack.
 
     At each radius the attacked forget accuracy of the retrained and, class-wise, of the bias-matched control is subtracted,
     whichever is higher on average: where both lie close together this takes a little too much. Paired by seed and record. Empty
     for an attack without radii, and where a control is missing.
     """
-    ordered = sorted((key for key in keys if key[1]), key=lambda key: dict(key[1])["epsilon"])
-    if len(ordered) < 2:
+    attacked = (key for key in keys if dict(key[1]).get("epsilon", 0) > 0)
+    ordered = sorted(attacked, key=lambda key: dict(key[1])["epsilon"])
+    if not ordered:
         return []
     rows, terms, radii = [], [], [dict(key[1])["epsilon"] for key in ordered]
-    for key, radius, share in zip(ordered, radii, _shares(radii), strict=True):
+    for key, share in zip(ordered, _shares(radii), strict=True):
         own, control = series(key, "unlearned"), _highest(series, key, class_wise)
         if own is None or control is None:
             return []
         terms += [(share, own), (-share, control)]
-        if radius > 0:
-            found = combination(f"{by}.residual_knowledge", [(1.0, own), (-1.0, control)])
-            rows.append((found, average(by, own).value, average(by, control).value))
+        found = combination(f"{by}.residual_knowledge", [(1.0, own), (-1.0, control)])
+        rows.append((found, average(by, own).value, average(by, control).value))
     area = combination(f"{by}.residual_area", terms)
     over = [
         sum(weight * average(by, each).value for weight, each in terms if (weight > 0) == own) for own in (True, False)
@@ -75,8 +76,10 @@ def _highest(series: Series, key: Key, class_wise: bool) -> list[Measure] | None
 
 
 def _shares(radii: Sequence[float]) -> list[float]:
-    """Weights of the trapezoidal rule over these radii, as shares of the widest."""
-    gaps = np.diff(radii) / radii[-1]
+    """Weights of the trapezoidal rule over these radii; they sum to 1."""
+    if len(radii) == 1:
+        return [1.0]
+    gaps = np.diff(radii) / (radii[-1] - radii[0])
     return [float(weight) for weight in np.append(gaps, 0) / 2 + np.insert(gaps, 0, 0) / 2]
 
 

@@ -131,7 +131,8 @@ def residual(numbers: Numbers, attack: str, request: int, image: bool) -> Table 
     names = [f"ε = {epsilon(dict(key[1])['epsilon'], image)}" if key[1] else "Area between the curves" for key in keys]
     note = (
         "Attacked forget accuracy minus that of the retrained or the bias-matched control, whichever is higher. Above zero with "
-        "its whole interval, the attack brings back what no control explains. The area is a mean over radii from 0 to the widest."
+        "its whole interval, the attack brings back what no control explains. The area is their mean over radii, from the smallest "
+        "to the widest."
     )
     return Table(("Model", *names), tuple(rows), f"{attack}: residual knowledge", note)
 
