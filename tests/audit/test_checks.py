@@ -10,6 +10,7 @@ from palimpsest.attack.leakage.confidence_membership import ConfidenceMembership
 from palimpsest.attack.residual.square import Square
 from palimpsest.attack.residual.transfer import Transfer
 from palimpsest.attack.residual.uma import Uma
+from palimpsest.attack.residual.uma_strong import UmaStrong
 from palimpsest.audit import checks
 from palimpsest.audit.board import Board, Place
 from palimpsest.measures.intervals import share
@@ -32,6 +33,28 @@ def test_weaker_than_larger_epsilon() -> None:
     assert [w.name for w in checks.weaker_than_larger_epsilon(falling)] == ["attack-weaker-than-its-own-larger-epsilon"]
     assert "8/255" in checks.weaker_than_larger_epsilon(falling)[0].message
     assert checks.weaker_than_larger_epsilon(rising) == []
+    radii = (2 / 255, 8 / 255, 16 / 255)
+    slowly = board_with(
+        place, *((name, hits, 100, {"epsilon": e}) for hits, e in zip((60, 55, 49), radii, strict=True))
+    )
+    assert "2/255 60.0%" in checks.weaker_than_larger_epsilon(slowly)[0].message, (
+        "the same records: paired, and of all pairs"
+    )
+
+
+def test_a_search_that_finds_less_than_a_harder_one_is_told() -> None:
+    threats, at = {"uma": Uma.threat, "uma_strong": UmaStrong.threat}, {"epsilon": 0.03}
+    plain, hard = (Place(by, "unlearned", 0, "salun") for by in threats)
+    for hits, named in ((20, ["harder-search-finds-more"]), (88, [])):
+        board = board_with(plain, ("uma.forget_accuracy", hits, 100, at))
+        board.measures[hard] = board_with(hard, ("uma_strong.forget_accuracy", 90, 100, at)).measures[hard]
+        found = checks.beaten_by_harder(board, threats)
+        assert [w.name for w in found] == named
+        assert all("20.0% against 90.0% by uma_strong" in w.message for w in found)
+        board.measures[hard] = board_with(hard, ("uma_strong.forget_accuracy", 90, 100, {"epsilon": 0.06})).measures[
+            hard
+        ]
+        assert checks.beaten_by_harder(board, threats) == [], "at another radius"
 
 
 def test_an_attack_on_the_models_own_weights_should_not_lose() -> None:

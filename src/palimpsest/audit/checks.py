@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import combinations, product
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from palimpsest.audit.board import Board
 from palimpsest.audit.judge import described
 from palimpsest.audit.released import UNKNOWN
 from palimpsest.audit.yardstick import ACCURACY, Yardstick
+from palimpsest.measures.intervals import LEVEL, combination
 from palimpsest.record import VerdictRow, Warning
 from palimpsest.threat import ThreatModel
 from palimpsest.types import Finding, Ids, Measure, Split
@@ -52,6 +53,10 @@ MEANINGS: Mapping[str, tuple[str, str]] = {
     "transfer-beats-white-box": (
         "inputs found on the original alone do better than an attack on the unlearned model's own weights",
         "The attack on the model itself should never lose: it is mis-set, or the model's gradients are masked.",
+    ),
+    "harder-search-finds-more": (
+        "one attack on the model's weights finds clearly more than another at the same radius",
+        "What the weaker search did not find is no evidence of robustness: read the stronger one's numbers.",
     ),
     "few-records": (
         "fewer than 30 records were forgotten",
@@ -159,7 +164,8 @@ def self_checks(
         found.append(warn("single-seed", f"seed {seeds[0]}"))
     if min(request_sizes) < 30:
         found.append(warn("few-records", f"{min(request_sizes)} records"))
-    return found + inseparable(board) + weaker_than_larger_epsilon(board, threats) + beaten_by_less(board, threats)
+    found += inseparable(board) + weaker_than_larger_epsilon(board, threats)
+    return found + beaten_by_less(board, threats) + beaten_by_harder(board, threats)
 
 
 def inseparable(board: Board) -> list[Warning]:
@@ -186,8 +192,11 @@ def weaker_than_larger_epsilon(board: Board, threats: Mapping[str, ThreatModel] 
                 curves.setdefault(measure.name, []).append(measure)
         for curve in curves.values():
             curve.sort(key=lambda m: m.at["epsilon"])
-            for small, large in pairwise(curve):
-                if large.high < small.low:
+            pairs = list(combinations(curve, 2))
+            for small, large in pairs:
+                # the same records at both radii: paired, and so that all pairs hold together
+                gap = combination("", [(1.0, [large]), (-1.0, [small])], level=1 - (1 - LEVEL) / len(pairs))
+                if gap.high < 0:
                     at = f"{described(small.key)} {small.value:.1%}, {described(large.key)} {large.value:.1%}"
                     found.append(
                         warn(
@@ -225,6 +234,28 @@ def beaten_by_less(board: Board, threats: Mapping[str, ThreatModel]) -> list[War
                     best = max(rival.value for rival in rivals)
                     what = f"{described(measure.key)} {measure.value:.1%} against {best:.1%} by {by}"
                     found.append(warn(name, f"{less.label or less.target}, seed {less.seed}: {what}"))
+    return found
+
+
+def beaten_by_harder(board: Board, threats: Mapping[str, ThreatModel]) -> list[Warning]:
+    """Of two searches on the subject's weights for the same thing, at the same radius, the one that finds clearly less."""
+    strong = [name for name, threat in threats.items() if threat.sees == "weights" and threat.models != "before"]
+    found = []
+    for place, measures in board.measures.items():
+        if place.by not in strong or place.label.endswith(UNKNOWN):
+            continue
+        for by in strong:
+            there = {
+                (m.name.split(".", 1)[-1], *m.key[1:]): m
+                for m in board.measures.get(replace(place, by=by), {}).values()
+            }
+            for measure in measures.values():
+                short = measure.name.split(".", 1)[-1]
+                other = there.get((short, *measure.key[1:]))
+                if short in SUCCESS and by != place.by and other is not None and other.low > measure.high:
+                    what = f"{described(measure.key)} {measure.value:.1%} against {other.value:.1%} by {by}"
+                    told = f"{place.label or place.target} ({place.target}), seed {place.seed}: {what}"
+                    found.append(warn("harder-search-finds-more", told))
     return found
 
 
