@@ -18,8 +18,9 @@ from palimpsest.errors import BadInput, ContractError, PalimpsestError, UnknownN
 from palimpsest.measures.intervals import binomial
 from palimpsest.reproduce import Asked, again, chosen, recompute, reproduce, study
 from palimpsest.reproduce.bundle import export
+from palimpsest.reproduce.page import figures
 from palimpsest.reproduce.reading import Reading
-from palimpsest.reproduce.result import Result, read
+from palimpsest.reproduce.result import ClaimRow, Result, read
 from palimpsest.store import Store
 from palimpsest.studies.base import Claim, Where
 from tests.reproduce.tiny import MODELS, Sizes, Tiny
@@ -99,6 +100,13 @@ def test_a_second_run_makes_nothing_and_finds_the_same(made: tuple[Path, Path, R
         "made 0 models and 0 score sets; the rest came from the store"
     ]
     assert (found.cells, found.claims) == (made[2].cells, made[2].claims)
+
+
+def test_large_numbers_are_printed_whole() -> None:
+    told = {"text": "nearer", "state": "held", "side": "above", "bound": 0.0, "published": 1140778.0}
+    row = ClaimRow(**told, value=40024.2, low=28795.6, high=51872.0, level=0.99, seeds=1)
+    assert figures(row) == ("above 0", "40,024 [28,796, 51,872]", "1,140,778")
+    assert figures(ClaimRow(**{**told, "state": "not run", "published": None})) == ("above 0", "", "")
 
 
 def test_the_page_shows_published_beside_measured_and_the_figure(made: tuple[Path, Path, Result]) -> None:

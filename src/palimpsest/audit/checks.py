@@ -215,8 +215,7 @@ SUCCESS = ("forget_accuracy", "forget_resemblance")
 def beaten_by_less(board: Board, threats: Mapping[str, ThreatModel]) -> list[Warning]:
     """Same-named measures (after the attack's prefix), at the same radius where they have one: an attack on the subject's weights
     should not lose to one that sees its answers only, nor to one that sees another model only."""
-    found = []
-    strong = [name for name, threat in threats.items() if threat.sees == "weights" and threat.models != "before"]
+    found, strong = [], _on_weights(threats)
     for less in board.measures:
         threat = threats.get(less.by)
         if threat is None or less.by in strong or less.label.endswith(UNKNOWN):
@@ -237,22 +236,23 @@ def beaten_by_less(board: Board, threats: Mapping[str, ThreatModel]) -> list[War
     return found
 
 
+def _on_weights(threats: Mapping[str, ThreatModel]) -> list[str]:
+    """Attacks that search on the subject's own weights."""
+    return [name for name, threat in threats.items() if threat.sees == "weights" and threat.models != "before"]
+
+
 def beaten_by_harder(board: Board, threats: Mapping[str, ThreatModel]) -> list[Warning]:
     """Of two searches on the subject's weights for the same thing, at the same radius, the one that finds clearly less."""
-    strong = [name for name, threat in threats.items() if threat.sees == "weights" and threat.models != "before"]
-    found = []
+    found, strong = [], _on_weights(threats)
     for place, measures in board.measures.items():
         if place.by not in strong or place.label.endswith(UNKNOWN):
             continue
-        for by in strong:
-            there = {
-                (m.name.split(".", 1)[-1], *m.key[1:]): m
-                for m in board.measures.get(replace(place, by=by), {}).values()
-            }
+        for by in (name for name in strong if name != place.by):
+            there = board.measures.get(replace(place, by=by), {})
             for measure in measures.values():
                 short = measure.name.split(".", 1)[-1]
-                other = there.get((short, *measure.key[1:]))
-                if short in SUCCESS and by != place.by and other is not None and other.low > measure.high:
+                other = there.get((f"{by}.{short}", *measure.key[1:]))
+                if short in SUCCESS and other is not None and other.low > measure.high:
                     what = f"{described(measure.key)} {measure.value:.1%} against {other.value:.1%} by {by}"
                     told = f"{place.label or place.target} ({place.target}), seed {place.seed}: {what}"
                     found.append(warn("harder-search-finds-more", told))

@@ -61,12 +61,15 @@ class UmaTable4(Study):
             below=0.0,
             printed=-0.1103,
         ),
-        Claim(
-            "adversarial unlearning costs RL less than 2 points of test accuracy, of these models on average",
-            ((1.0, test_accuracy(_GUARDED)), (-1.0, test_accuracy(_RL))),
-            above=-0.02,
-            printed=-0.0017,
-            fixed=True,
+        *(
+            Claim(
+                f"adversarial unlearning costs RL less than 2 points of test accuracy{told}",
+                ((1.0, test_accuracy(_GUARDED)), (-1.0, test_accuracy(_RL))),
+                above=-0.02,
+                printed=-0.0017,
+                fixed=fixed,
+            )
+            for told, fixed in (("", False), (", of these models on average", True))
         ),
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from palimpsest.catalog import setting
 from palimpsest.learn.base import Trained
@@ -15,7 +15,7 @@ from palimpsest.learn.loop import Meter, shuffled
 from palimpsest.reconstruction import Reconstruction
 from palimpsest.rng import Rng
 from palimpsest.task import Task
-from palimpsest.types import Examples
+from palimpsest.types import Batch, Examples
 from palimpsest.unlearn.base import Unlearner, train_mode
 from palimpsest.unlearn.negative_gradient import cycled
 
@@ -40,7 +40,7 @@ class RandomLabel(Unlearner):
     about = "random labels for the forget set, then the retain set"
     paper = "Golatkar et al. 2020"
     deviations = "labels are drawn afresh in each epoch, as in SalUn's public code"
-    spends = "`epochs` passes over all records"
+    spends = "`epochs` passes over all records; of images over the retain set, with a batch of the forget set each step"
     use = "class-wise, as a strong and simple baseline; it is what SalUn adds a mask to"
 
     lr: float = setting(
@@ -84,42 +84,26 @@ def relabelled(
 ) -> None:
     """Epochs of the forget set under fresh random labels and of the retain set; `after_step` after each step."""
     together = order == "joint" or (order == "by task" and isinstance(task, Reconstruction))
-    if together:
-        labels, gone = rng.child("labels").torch(), cycled(forget, batch_size, rng.child("forget"))
-        train_mode(model, min(len(retain), len(forget)), batch_size)
+    labels, gone = rng.child("labels").torch(), cycled(forget, batch_size, rng.child("forget"))
+
+    def noised(batch: Batch) -> Tensor:
+        return task.loss(model, batch.with_targets(task.randomise(batch.targets, labels)))
+
+    def step(loss: Tensor, records: int) -> None:
+        meter.step(loss, sgd, records)
+        after_step()
+
     for epoch in range(epochs):
         turn = rng.child("epoch", epoch)
         if not together:
-            _passes(model, task, retain, forget, sgd, batch_size, rng=turn, meter=meter, after_step=after_step)
-            continue
+            labels = turn.child("labels").torch()
+            train_mode(model, len(forget), batch_size)
+            for lost in shuffled(forget, batch_size, turn.child("forget"), name="random labels"):
+                step(noised(lost), len(lost))
+        train_mode(model, min(len(retain), len(forget)) if together else len(retain), batch_size)
         for kept in shuffled(retain, batch_size, turn.child("retain"), name="retain set"):
-            lost = next(gone)
-            noise = lost.with_targets(task.randomise(lost.targets, labels))
-            loss = task.loss(model, noise) + alpha * task.loss(model, kept)
-            meter.step(loss, sgd, len(lost) + len(kept))
-            after_step()
-
-
-def _passes(
-    model: nn.Module,
-    task: Task,
-    retain: Examples,
-    forget: Examples,
-    sgd: torch.optim.Optimizer,
-    batch_size: int,
-    *,
-    rng: Rng,
-    meter: Meter,
-    after_step: Callable[[], None],
-) -> None:
-    """One pass over the forget set under fresh random labels, then one over the retain set."""
-    labels = rng.child("labels").torch()
-    train_mode(model, len(forget), batch_size)
-    for batch in shuffled(forget, batch_size, rng.child("forget"), name="random labels"):
-        relabelled = batch.with_targets(task.randomise(batch.targets, labels))
-        meter.step(task.loss(model, relabelled), sgd, len(batch))
-        after_step()
-    train_mode(model, len(retain), batch_size)
-    for batch in shuffled(retain, batch_size, rng.child("retain"), name="retain set"):
-        meter.step(task.loss(model, batch), sgd, len(batch))
-        after_step()
+            if together:
+                lost = next(gone)
+                step(noised(lost) + alpha * task.loss(model, kept), len(lost) + len(kept))
+            else:
+                step(task.loss(model, kept), len(kept))

@@ -40,7 +40,7 @@ class SalUn(Unlearner):
         "after each step masked weights are put back and their momentum is cleared, as public code does for "
         "its mask to hold"
     )
-    spends = "`epochs` passes over all records and one gradient of the forget set"
+    spends = "those of random labels and one gradient of the forget set"
     use = "class-wise and for random records, where passes over the retain set can be afforded"
 
     share: float = setting(
