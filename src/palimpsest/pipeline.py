@@ -174,6 +174,7 @@ def strip(drawing: Drawing, split: Split) -> panels.Strip:
         classes=split.classes,
         images=drawing.images,
         label=drawing.label,
+        retained=drawing.retained,
         request=place.request,
         ids=tuple(drawing.ids.tolist()),
     )

@@ -137,7 +137,10 @@ def test_the_report_shows_what_was_drawn(ran: tuple[Path, Record]) -> None:
     strips = load(folder)
     assert all(isinstance(strip, Strip) for strip in strips)
     assert {strip.target for strip in strips} == {"original", "retrained", "untrained", "unlearned"}
-    assert strips[0].images.shape == (6, 6, 1, 8, 8)
+    for strip in strips:
+        assert isinstance(strip, Strip)
+        assert strip.images.shape == (6, 6, 1, 8, 8)
+        assert (strip.retained, [int(label) == 0 for label in strip.label]) == (2, [True] * 4 + [False] * 2)
     text = (folder / "report.html").read_text(encoding="utf-8")
     for words in ("truth, I₀", "seen, Iₘ", "original, I₁", "attacked, unbounded, I₃", "Test quality", "untrained"):
         assert words in text, words

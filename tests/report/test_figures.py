@@ -61,6 +61,26 @@ def test_an_image_is_enlarged_by_a_whole_number_and_keeps_its_values() -> None:
     assert shown[84:, 84:].reshape(-1, 3).tolist() == [[0, 128, 0]] * 144
 
 
+def test_a_sheet_has_its_images_in_rows() -> None:
+    """Each where it belongs: the colours, read from left to right and from above, are those that went in."""
+    colours = {"red": (1.0, 0.0, 0.0), "green": (0.0, 1.0, 0.0), "blue": (0.0, 0.0, 1.0), "mixed": (1.0, 0.0, 1.0)}
+    images = {
+        name: figures.picture(np.ones((3, 8, 8), dtype=np.float32) * np.array(values)[:, None, None])
+        for name, values in colours.items()
+    }
+    rows = [("first", [images["red"], images["green"]]), ("second, longer", [images["blue"], images["mixed"]])]
+    shown = np.asarray(Image.open(io.BytesIO(figures.sheet(rows))).convert("RGB")).astype(int)
+    middles = {}
+    for name, values in colours.items():
+        down, right = np.nonzero((shown == (np.array(values) * 255).astype(int)).all(-1))
+        assert len(down) > 1000, name
+        middles[name] = (down.mean(), right.mean())
+    assert middles["red"][0] == pytest.approx(middles["green"][0], abs=1)
+    assert middles["red"][1] == pytest.approx(middles["blue"][1], abs=1)
+    assert middles["red"][0] < middles["blue"][0] == pytest.approx(middles["mixed"][0], abs=1)
+    assert middles["red"][1] < middles["green"][1] == pytest.approx(middles["mixed"][1], abs=1)
+
+
 def test_images_of_any_channels_and_size_are_shown() -> None:
     for shape in ((1, 8, 8), (3, 32, 32), (4, 5, 7), (1, 300, 300)):
         shown = Image.open(io.BytesIO(figures.picture(np.full(shape, 0.5, dtype=np.float32))))

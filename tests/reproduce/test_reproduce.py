@@ -132,6 +132,25 @@ def test_the_page_shows_published_beside_measured_and_the_figure(made: tuple[Pat
     assert read(out) == result
 
 
+def test_the_page_shows_the_images_of_audits_that_are_pictured(made: tuple[Path, Path, Result], tmp_path: Path) -> None:
+    """A drawing per model that the audit's own report shows, with what the model answered; none of other audits."""
+    shutil.copytree(made[0], tmp_path / "copy")
+
+    @dataclass(frozen=True)
+    class Pictured(Tiny):
+        pictured = ("3 steps", "never run")
+
+    recompute(Pictured(), made[2].told, tmp_path / "copy")
+    drawn = sorted(path.name for path in (tmp_path / "copy" / "figures").glob("*attacked*"))
+    assert drawn == [f"3-steps-attacked-{place}.png" for place in range(len(drawn))]
+    own = (made[0] / "parts" / "3-steps" / "report.md").read_text(encoding="utf-8")
+    assert len(drawn) == own.count("| perturbation ×") >= 2
+    page = (tmp_path / "copy" / "report.md").read_text(encoding="utf-8")
+    assert page.count("original: says ") >= len(drawn)
+    assert "What the attack does to forgotten records." in page
+    assert "attacked" not in "".join(path.name for path in (made[0] / "figures").iterdir())
+
+
 def test_only_columns_of_a_table_can_be_drawn() -> None:
     with pytest.raises(ContractError, match=r"table 'Table 0': got \['UAA'\] to be drawn"):
         replace(Tiny.tables[0], drawn=("UAA",))

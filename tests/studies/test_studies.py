@@ -109,6 +109,7 @@ def test_tables_and_claims_are_well_formed(name: str) -> None:
     for table in one.tables:
         assert set(table.printed) <= set(table.rows)
         assert all(len(numbers) <= len(table.columns) for numbers in table.printed.values())
+    assert set(one.pictured) <= {part for scale in SCALES for part in one.parts(scale)}
     assert len({claim.text for claim in one.claims}) == len(one.claims)
     for claim in one.claims:
         side, bound = claim.bound

@@ -40,13 +40,15 @@ class Picture:
 @dataclass(frozen=True)
 class Drawing:
     """What the models of a cell drew of some records, shape (n, 4 + radii, channels, height, width): the record, what is seen
-    of it, the original's and the subject's answer to it, and the subject's to its attacked selves."""
+    of it, the original's and the subject's answer to it, and the subject's to its attacked selves. retained: how many of them, the
+    last, were."""
 
     place: Place
     ids: Ids
     images: Array
     epsilon: tuple[float, ...]
     label: Array
+    retained: int
 
 
 @dataclass(frozen=True)

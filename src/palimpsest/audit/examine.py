@@ -252,9 +252,10 @@ def _cell(plan: Plan, stage: Stage, seat: Seat, by: Attack | Verifier, shop: Wor
     if pictured and told and "epsilon" in scored.scores.axes and scored.shown is not None and scored.shown.dim() == 4:
         board.pictures.append(_picture(place, scored.scores, scored.shown.numpy()))
     if pictured and scored.shown is not None and scored.shown.dim() == 5:
-        n, scores = len(scored.shown), scored.scores
+        scores, mine = scored.scores, scored.scores["pictured"] == 1
+        retained, label = int(scores["group"][mine].sum()), scores["label"][mine]
         board.drawings.append(
-            Drawing(place, scores.ids[:n], scored.shown.numpy(), scores.axes["epsilon"], scores["label"][:n])
+            Drawing(place, scores.ids[mine], scored.shown.numpy(), scores.axes["epsilon"], label, retained)
         )
 
 

@@ -235,6 +235,24 @@ def picture(image: Array, *, side: int = 96) -> bytes:
     return buffer.getvalue()
 
 
+def sheet(rows: Sequence[tuple[str, Sequence[bytes]]]) -> bytes:
+    """Images, as `picture` gives them, of equal size in rows that have a name each."""
+    tiles = [[Image.open(io.BytesIO(png)).convert("RGB") for png in images] for _, images in rows]
+    across, gap, names = max(map(len, tiles)), 6, 13 * max(len(name) for name, _ in rows) + 12
+    wide, high = (side + gap for side in tiles[0][0].size)
+    width, height = names + across * wide, len(rows) * high
+    canvas = Canvas(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    for down, (name, _) in enumerate(rows):
+        canvas.text(6 / width, 1 - (down + 0.5) * high / height, name, size=SIZE - 1, color=INK, va="center")
+    shown = Image.open(io.BytesIO(_png(canvas))).convert("RGB")
+    for down, row in enumerate(tiles):
+        for place, tile in enumerate(row):
+            shown.paste(tile, (names + place * wide, down * high + gap // 2))
+    buffer = io.BytesIO()
+    shown.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
+
+
 def _apart(heights: Sequence[float], least: float = 0.085) -> list[float]:
     """Heights for labels at these ends of lines, moved apart until none covers another, inside [0, 1]."""
     order = np.argsort(heights, kind="stable")

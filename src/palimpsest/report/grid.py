@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from palimpsest.report.attacks import slug
-from palimpsest.report.blocks import Block, Grid, Paragraph, Picture, Section
-from palimpsest.report.figures import picture
+from palimpsest.report.blocks import Block, Figure, Grid, Paragraph, Picture, Section
+from palimpsest.report.figures import picture, sheet
 from palimpsest.report.numbers import Numbers
 from palimpsest.report.panels import HandedIn, Panel, Recovery, Shown, Strip, load
 from palimpsest.report.wording import epsilon, subject
@@ -16,55 +19,59 @@ COLUMNS, MOST = 6, 10
 """Records shown of each model; recovered ones."""
 
 
+ATTACKED, DRAWN, RECOVERED, POISONED = (f"{word} images" for word in ("Attacked", "Drawn", "Recovered", "Poisoned"))
+TOLD = {
+    ATTACKED: "What the attack does to forgotten records. Below an original and an attacked image: the class that the model under "
+    "attack answers with, and the true class where that is another. The perturbation is shown enlarged, around grey.",
+    DRAWN: "What the models draw of records of which they see a part. I₃ is drawn from an input that the attack made; its visible "
+    "pixels are shown as they are in the record, whatever the attack made of them. Read a method beside the retrained model, which "
+    "never saw the forgotten records, and the untrained one.",
+    RECOVERED: "Deleted records, and what was recovered of them from two models by an attacker who never saw them. Below each: the "
+    "record's rank among unseen records of its class by its distance to what was recovered (1: nearest of all, 0.5: by chance).",
+    POISONED: "Records of the adversary as they were, and as it handed them in for training. The difference is shown enlarged, "
+    "around grey; below the last row: the class that they were handed in under, and the true one where that is another.",
+}
+
+
 def section(numbers: Numbers) -> Section | None:
     """None where the record is redacted or there are no images."""
-    found = [] if numbers.record.redacted else load(numbers.folder)
-    panels = [panel for panel in _shown(found, Panel) if isinstance(panel, Panel)]
-    strips = [strip for strip in _shown(found, Strip) if isinstance(strip, Strip)]
-    recoveries = [one for one in _shown(found, Recovery) if isinstance(one, Recovery)]
-    given = [one for one in found if isinstance(one, HandedIn)]
-    blocks: list[Block] = [Paragraph(POISONED), *map(_handed_in, given)] if given else []
-    several = len(numbers.requests) > 1
-    if panels:
-        blocks += _attacked(panels, several)
-    if strips:
-        blocks += [Paragraph(DRAWN), *(_drawn(strip, place, several) for place, strip in enumerate(strips))]
-    if recoveries:
-        blocks += [Paragraph(RECOVERED), *(_recovered(one, place, several) for place, one in enumerate(recoveries))]
-    title = "Attacked images" if panels else "Drawn images" if strips else "Recovered images"
-    title = "Poisoned images" if given and not (panels or strips or recoveries) else title
-    return Section("images", title, tuple(blocks)) if blocks else None
+    found = {} if numbers.record.redacted else grids(load(numbers.folder))
+    blocks: list[Block] = []
+    for kind, grid in found.items():
+        blocks += [Paragraph(TOLD[kind]), *grid]
+    return Section("images", next(iter(found)), tuple(blocks)) if blocks else None
 
 
-RECOVERED = (
-    "Deleted records, and what was recovered of them from two models by an attacker who never saw them. Below each: the record's "
-    "rank among unseen records of its class by its distance to what was recovered (1: nearest of all, 0.5: by chance)."
-)
+def sheets(folder: Path, stem: str) -> dict[str, list[Figure]]:
+    """The images of an audit in a folder by their kind, a drawing per model; the files' names begin with `stem`. What stands below
+    images is in a drawing's words, in their order."""
+    made: dict[str, list[Figure]] = {}
+    for kind, found in grids(load(folder)).items():
+        for place, grid in enumerate(found):
+            below = {name: [image.below for image in row] for name, row in grid.rows}
+            words = "; ".join(f"{name}: {', '.join(told)}" for name, told in below.items() if any(told))
+            png = sheet([(name, [image.png for image in row]) for name, row in grid.rows])
+            made.setdefault(kind, []).append(
+                Figure(f"{stem}-{kind.split()[0].lower()}-{place}.png", grid.title, png, words)
+            )
+    return made
 
 
-POISONED = (
-    "Records of the adversary as they were, and as it handed them in for training. The difference is shown enlarged, around grey; "
-    "below the last row: the class that they were handed in under, and the true one where that is another."
-)
+def grids(found: Sequence[Shown]) -> dict[str, list[Grid]]:
+    """Images by their kind, a grid per model."""
+    several = any(one.request > 0 for one in found)
+    panels = [one for one in _shown(found, Panel) if isinstance(one, Panel)]
+    strips, recoveries = _shown(found, Strip), _shown(found, Recovery)
+    made = {
+        ATTACKED: [_grid(one, _factor(panels), place, several) for place, one in enumerate(panels)],
+        DRAWN: [_drawn(one, place, several) for place, one in enumerate(strips) if isinstance(one, Strip)],
+        RECOVERED: [_recovered(one, n, several) for n, one in enumerate(recoveries) if isinstance(one, Recovery)],
+        POISONED: [_handed_in(one) for one in found if isinstance(one, HandedIn)],
+    }
+    return {kind: grid for kind, grid in made.items() if grid}
 
 
-DRAWN = (
-    "What the models draw of forgotten records of which they see a part. I₃ is drawn from an input that the attack made; "
-    "its visible pixels are shown as they are in the record, whatever the attack made of them. Read a method beside the "
-    "retrained model, which never saw these records, and the untrained one."
-)
-
-
-def _attacked(panels: list[Panel], several: bool) -> list[Block]:
-    factor = _factor(panels)
-    text = (
-        "What the attack does to forgotten records. Below an original and an attacked image: the class that the model under attack "
-        f"answers with, and the true class where that is another. The perturbation is shown {factor} times as strong, around grey."
-    )
-    return [Paragraph(text), *(_grid(panel, factor, place, several) for place, panel in enumerate(panels))]
-
-
-def _shown(panels: list[Shown], kind: type) -> list[Shown]:
+def _shown(panels: Sequence[Shown], kind: type) -> list[Shown]:
     """One panel per method, and one model of each sort of control to compare them with."""
     mine = [panel for panel in panels if isinstance(panel, kind) and len(panel)]
     methods = [panel for panel in mine if panel.target == "unlearned"]
@@ -118,7 +125,11 @@ def _handed_in(found: HandedIn) -> Grid:
 
 
 def _drawn(strip: Strip, place: int, several: bool) -> Grid:
-    who, names = subject(strip.target, strip.unlearner), [strip.classes[int(label)] for label in strip.label]
+    who, forgotten = subject(strip.target, strip.unlearner), len(strip) - strip.retained
+    names = [
+        f"{strip.classes[int(label)]}, {'forgotten' if i < forgotten else 'retained'}"
+        for i, label in enumerate(strip.label)
+    ]
     titles = ["truth, I₀", "seen, Iₘ", "original, I₁", f"{who}, I₂"]
     titles += [f"attacked, {'unbounded' if radius >= 1 else epsilon(radius, True)}, I₃" for radius in strip.epsilon]
     rows = []

@@ -68,7 +68,8 @@ class Strip:
     """Some records as models of images drew them, before and after unlearning and an attack, of one model of one seed.
 
     images: in [0, 1], shape (n, 4 + number of ε, channels, height, width): the record, what is seen of it, the original's and the
-    unlearned model's answer, and the latter's to the attacked record, for each ε. The rest is as in `Panel`.
+    unlearned model's answer, and the latter's to the attacked record, for each ε. retained: how many of the records, the last,
+    were retained; the others were forgotten. The rest is as in `Panel`.
     """
 
     unlearner: str
@@ -78,6 +79,7 @@ class Strip:
     classes: tuple[str, ...]
     images: Array
     label: Array
+    retained: int = 0
     request: int = 0
     ids: tuple[str, ...] = ()
 
@@ -88,6 +90,8 @@ class Strip:
         if self.label.shape != self.images.shape[:1] or not all(0 <= v < len(self.classes) for v in self.label):
             expected = f"{len(self.images)} classes from 0 to {len(self.classes) - 1}"
             raise BadInput("strip label", got=self.label, expected=expected)
+        if not 0 <= self.retained <= len(self.images):
+            raise BadInput("strip retained", got=self.retained, expected=f"0 to {len(self.images)}")
         if len(self.ids) not in (0, len(self.images)):
             raise BadInput("strip ids", got=len(self.ids), expected=f"{len(self.images)}, one per record")
 
@@ -240,6 +244,7 @@ def _head(panel: Shown) -> dict[str, object]:
         own = {"by": panel.by}
     else:
         own = {"epsilon": list(panel.epsilon) if isinstance(panel, Strip) else panel.epsilon}
+        own |= {"retained": panel.retained} if isinstance(panel, Strip) else {}
     return {
         "unlearner": panel.unlearner,
         "target": panel.target,

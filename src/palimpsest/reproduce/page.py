@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from palimpsest.catalog import name_of
@@ -9,6 +10,7 @@ from palimpsest.disk import disk_errors, write_atomically
 from palimpsest.report import html, markdown
 from palimpsest.report.blocks import Block, Code, Entry, Figure, Gallery, Page, Paragraph, Section, Table, Terms
 from palimpsest.report.figures import Course, Mark, against_setting, side_by_side
+from palimpsest.report.grid import TOLD, sheets
 from palimpsest.reproduce import tradeoff
 from palimpsest.reproduce.result import PARTS, CellRow, ClaimRow, Measured, Result
 from palimpsest.studies.base import Curve, Study
@@ -20,7 +22,7 @@ ONE_SEED = "Over one seed an interval covers the records; how much training's lu
 
 def write(study: Study, result: Result, folder: Path) -> None:
     """`report.html`, which needs nothing else, and `report.md` with its images in `figures/`."""
-    made = compose(study, result)
+    made = compose(study, result, folder)
     with disk_errors(folder):
         write_atomically(folder / "report.html", html.render(made).encode())
         images = made.files()
@@ -31,7 +33,7 @@ def write(study: Study, result: Result, folder: Path) -> None:
         write_atomically(folder / "report.md", markdown.render(made, FIGURES).encode())
 
 
-def compose(study: Study, result: Result) -> Page:
+def compose(study: Study, result: Result, folder: Path) -> Page:
     name = name_of(study).replace("_", "-")
     states = [claim.state for claim in result.claims]
     counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
@@ -44,6 +46,8 @@ def compose(study: Study, result: Result) -> Page:
         sections.append(
             Section("figures", "Figures", (Gallery((*bars, *curves), "Bands and whiskers are 95 % intervals."),))
         )
+    if images := _images(study, result, folder):
+        sections.append(Section("images", "Images", tuple(images)))
     weighed = [block for place, one in enumerate(study.tradeoffs) for block in tradeoff.blocks(result, one, place)]
     if weighed:
         sections.append(Section("tradeoffs", "What defences cost and buy", tuple(weighed)))
@@ -109,6 +113,22 @@ def _claims(result: Result) -> Table:
     if result.told.revision > 1:
         caption += f"; the study's revision {result.told.revision}, changed after runs of earlier ones"
     return Table(columns, rows, caption, note)
+
+
+def _images(study: Study, result: Result, folder: Path) -> list[Block]:
+    """What the audits' own reports show of their images, a drawing per model."""
+    made: dict[str, list[Figure]] = {}
+    for part in study.pictured:
+        if part in result.told.parts:
+            place = result.told.parts[part]
+            for kind, found in sheets(folder / PARTS / place, place).items():
+                titled = [replace(one, title=f"{part}: {one.title}") for one in found]
+                made.setdefault(kind, []).extend(titled if len(study.pictured) > 1 else found)
+    return [
+        block
+        for kind, found in made.items()
+        for block in (Gallery(tuple(found), TOLD[kind]), Terms(tuple((one.title, one.alt) for one in found)))
+    ]
 
 
 def _warnings(result: Result) -> Table:

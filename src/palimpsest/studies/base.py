@@ -144,7 +144,7 @@ class Study(Checked, ABC):
 
     paper: what it reproduces. about: one line. tables, curves, tradeoffs, claims: see there; claims are decided by intervals at
     1 − 5 % divided by the number of claims that could be measured (Bonferroni). notes: what a reader must know, such as what the
-    paper leaves out.
+    paper leaves out. pictured: audits whose images are shown.
     """
 
     kind: ClassVar[str] = "studies"
@@ -156,6 +156,7 @@ class Study(Checked, ABC):
     tradeoffs: ClassVar[tuple[Tradeoff, ...]] = ()
     claims: ClassVar[tuple[Claim, ...]] = ()
     notes: ClassVar[tuple[str, ...]] = ()
+    pictured: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:

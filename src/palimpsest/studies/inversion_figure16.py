@@ -53,6 +53,7 @@ class InversionFigure16(Study):
         ),
     )
     notes = (PICTURES, TWO_DISTANCES)
+    pictured = tuple(LABELS)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         changes = {"forget": ["random=16/8"], "unlearn": [METHODS["approximate"]]}

@@ -31,6 +31,7 @@ class InversionFigure17(Study):
         ),
     )
     notes = (PICTURES, TWO_DISTANCES)
+    pictured = (_PART,)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         share, classes = (0.16, range(3)) if scale == "small" else (0.09, range(5))

@@ -61,6 +61,7 @@ class InversionFigure3(Study):
         "numbers here to stand beside the measured ones.",
         TWO_DISTANCES,
     )
+    pictured = tuple(_SETS)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         if scale == "small":

@@ -33,6 +33,7 @@ class InversionFigure5(Study):
         BATCH,
         "Its numbers are the paper's Table 2. All victims have the same images, drawn by their ids.",
     )
+    pictured = (part(8),)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         return {part(8): audit(scale, 8)}

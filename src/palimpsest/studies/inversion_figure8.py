@@ -52,6 +52,7 @@ class InversionFigure8(Study):
         TWO_DISTANCES,
         "Matching k samples with k records raises ranks by itself: the placebo says by how much.",
     )
+    pictured = tuple(map(_part, SIZES))
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         found = {}

@@ -70,6 +70,7 @@ class PoisoningCifar10(Study):
         ),
     )
     notes = ("Over three seeds few differences can be decided; the intervals say which.",)
+    pictured = tuple(POISONS)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         craft = {

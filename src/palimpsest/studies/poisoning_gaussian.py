@@ -71,6 +71,7 @@ class PoisoningGaussian(Study):
         "There are no published numbers: the paper defers them to its full version.",
         SPENT,
     )
+    pictured = (PART,)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         epochs = 3 if scale == "small" else 10

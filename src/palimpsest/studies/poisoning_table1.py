@@ -221,6 +221,7 @@ class PoisoningTable1(Study):
         f"At small scale {LAST} epochs were run on 30 seeds, fewer epochs on 8.",
         SPENT,
     )
+    pictured = (part(HIGHEST, LAST), BOUNDED)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         found = {}

@@ -114,6 +114,7 @@ class UmaTable1(Study):
         "Its Original has the same TA here as instance-wise (Table 2), so that one is over all classes, the forgotten one among "
         "them; ours is over the classes that stay, in every row.",
     )
+    pictured = ("CIFAR-10",)
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         methods = {"unlearn": list(METHODS.values())}

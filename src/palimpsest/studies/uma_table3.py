@@ -98,6 +98,7 @@ class UmaTable3(Study):
         "The paper prints no numbers for the attacked original, nor for a retrained or an untrained model.",
         CHANGED,
     )
+    pictured = tuple(PART.values())
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         return parts(scale)

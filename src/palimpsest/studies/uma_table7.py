@@ -91,6 +91,7 @@ class UmaTable7(Study):
         "they came: at 8/255 up to 8 levels each. Hidden ones alone were drawn.",
         CHANGED,
     )
+    pictured = tuple(PART.values())
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         return parts(scale)

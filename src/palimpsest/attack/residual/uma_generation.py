@@ -22,8 +22,8 @@ from palimpsest.rng import Rng
 from palimpsest.threat import View
 from palimpsest.types import Batch, Examples, Measure, Scores
 
-PICTURED = 6
-"""Forgotten records whose images are kept for the report."""
+PICTURED = 4, 2
+"""Forgotten and retained records whose images are kept for the report."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class UmaGeneration(Eyes, Attack):
 
     def observe(self, view: View, *, rng: Rng) -> Guess:
         """Attacked inputs, shape (n, number of ε, c, h, w), forgotten records first, and the images I₀, Iₘ, I₁, I₂ and I₃ (one
-        per ε) of the first few forgotten ones, shape (m, 4 + number of ε, c, h, w)."""
+        per ε) of the first few of either, shape (m, 4 + number of ε, c, h, w)."""
         task = as_reconstruction(view.task, "uma_generation")
         forget = some(view.know("forget_set"), self.records, rng.child("records"))
         retain = some(view.know("members"), len(forget), rng.child("retained"))
@@ -116,7 +116,7 @@ class UmaGeneration(Eyes, Attack):
             attacked[:, places] = found.inputs.view(copies, len(image), *task.shape).transpose(0, 1)
             evaluations += found.evaluations
         return Guess(
-            {"attacked": attacked, "pictures": self._pictures(task, before, after, batch, attacked, len(forget))},
+            {"attacked": attacked, "pictures": _pictures(task, before, after, batch, attacked, _pictured(len(forget)))},
             {
                 "forget": forget.ids.tolist(),
                 "retain": retain.ids.tolist(),
@@ -125,23 +125,11 @@ class UmaGeneration(Eyes, Attack):
             gradients=evaluations,
         )
 
-    def _pictures(
-        self, task: Reconstruction, before: nn.Module, after: nn.Module, batch: Batch, attacked: Tensor, forget: int
-    ) -> Tensor:
-        few = slice(0, min(PICTURED, forget))
-        shown = Batch({name: values[few] for name, values in batch.inputs.items()}, batch.targets[few])
-        truth, where = shown.inputs[task.attacked_input], task.hidden_pixels(shown)
-        rows = [truth, truth.masked_fill(where, 0.5), answers(task, before, shown), answers(task, after, shown)]
-        for place in range(attacked.shape[1]):
-            drawn = answers(task, after, _with(task, shown, attacked[few, place]))
-            rows.append(torch.where(where, drawn, truth))
-        return torch.stack(rows, 1)
-
     def score(self, guess: Guess, case: Case) -> Scores:
-        """Scores per record. `group`: 0 forgotten, 1 retained; `label`: class. Columns (n, 1 + number of ε), the first for I₂,
-        the others for I₃: `l1` to I₁ over hidden pixels and `whole_l1` over all that the model gave back, in levels;
-        `resemblance` to I₁ in [0, 1]; `psnr` (dB, at most 60) and `ssim` to I₀ over hidden pixels. `features` and `posteriors`
-        by the extractor, (n, 2 + number of ε, d), the first of I₀.
+        """Scores per record. `group`: 0 forgotten, 1 retained; `label`: class; `pictured`: 1 where the guess has its images.
+        Columns (n, 1 + number of ε), the first for I₂, the others for I₃: `l1` to I₁ over hidden pixels and `whole_l1` over all
+        that the model gave back, in levels; `resemblance` to I₁ in [0, 1]; `psnr` (dB, at most 60) and `ssim` to I₀ over hidden
+        pixels. `features` and `posteriors` by the extractor, (n, 2 + number of ε, d), the first of I₀.
 
         Raises ContractError where an attacked input leaves its ball or the domain.
         """
@@ -165,6 +153,7 @@ class UmaGeneration(Eyes, Attack):
         arrays["posteriors"] = torch.stack([posteriors for _, posteriors in looks], 1).numpy()
         arrays["group"] = np.repeat([0, 1], [len(forget), len(retain)])
         arrays["label"] = both.targets.cpu().numpy()
+        arrays["pictured"] = np.isin(np.arange(len(both)), _pictured(len(forget))).astype(np.int64)
         return Scores("record", both.ids, arrays, {"epsilon": tuple(radii)})
 
     def measure(self, scores: Scores) -> tuple[Measure, ...]:
@@ -173,6 +162,25 @@ class UmaGeneration(Eyes, Attack):
         `…_l1_ratio`, mean L1(I₂, I₁) over mean L1(I₃, I₁). `forget_recovery_rate`: the forget set's resemblance as a share of
         the retain set's."""
         return tuple(measures(scores, "uma_generation", self.eyes.short))
+
+
+def _pictured(forget: int) -> list[int]:
+    """Places of the records whose images are kept, where as many were retained as forgotten."""
+    return [
+        first + place for first, most in zip((0, forget), PICTURED, strict=True) for place in range(min(most, forget))
+    ]
+
+
+def _pictures(
+    task: Reconstruction, before: nn.Module, after: nn.Module, batch: Batch, attacked: Tensor, few: list[int]
+) -> Tensor:
+    shown = Batch({name: values[few] for name, values in batch.inputs.items()}, batch.targets[few])
+    truth, where = shown.inputs[task.attacked_input], task.hidden_pixels(shown)
+    rows = [truth, truth.masked_fill(where, 0.5), answers(task, before, shown), answers(task, after, shown)]
+    for place in range(attacked.shape[1]):
+        drawn = answers(task, after, _with(task, shown, attacked[few, place]))
+        rows.append(torch.where(where, drawn, truth))
+    return torch.stack(rows, 1)
 
 
 def _with(task: Reconstruction, batch: Batch, inputs: Tensor) -> Batch:
