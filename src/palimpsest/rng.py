@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Generator
+from torch import device as Device  # inside Rng, `torch` is the method
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class Rng:
         text = "/".join([str(self.seed), *(f"{type(part).__name__}:{part}" for part in self.path)])
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
-    def torch(self, device: torch.device | str = "cpu") -> torch.Generator:
-        return torch.Generator(device).manual_seed(self.key)
+    def torch(self, device: Device | str = "cpu") -> Generator:
+        return Generator(device).manual_seed(self.key)
 
     def numpy(self) -> np.random.Generator:
         return np.random.default_rng(self.key)
@@ -42,7 +44,10 @@ class Rng:
         """
         devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.key)
+            # torch.manual_seed would queue a stack trace for every kind of device, each time
+            torch.default_generator.manual_seed(self.key)
+            if devices:
+                torch.cuda.manual_seed_all(self.key)
             yield
 
 

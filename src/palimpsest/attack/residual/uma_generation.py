@@ -44,6 +44,7 @@ class UmaGeneration(Eyes, Attack):
     model draws classes that it never saw. Read it beside and minus both. That the attack fails does not prove forgetting.
     """
 
+    revision = 2  # images of retained records are kept beside forgotten ones
     threat = replace(AUDITOR, knows=("forget_set", "members"))
     paper = "UMA paper, sections 4, 5.1 and A.3; Tables 3 and 7"
     about = "perturbs records until an unlearned model draws what the original drew"
