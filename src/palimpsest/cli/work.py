@@ -30,12 +30,16 @@ def audit(
             metavar="SHARE", help="Share of what an attack handed in that is found, and forgotten (default: 1)."
         ),
     ] = None,
-    unlearn: Annotated[str | None, typer.Option(metavar="A,B", help="Unlearning methods, or all.")] = None,
-    attack: Annotated[str | None, typer.Option(metavar="A,B", help="Attacks.")] = None,
-    verify: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Verifiers (default: all), beside accuracy.")
+    unlearn: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Unlearning methods, or all; repeatable.")
     ] = None,
-    defend: Annotated[str | None, typer.Option(metavar="A,B", help="Defences, each tried on every method.")] = None,
+    attack: Annotated[list[str] | None, typer.Option(metavar="A,B", help="Attacks; repeatable.")] = None,
+    verify: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Verifiers (default: all), beside accuracy; repeatable.")
+    ] = None,
+    defend: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Defences, each tried on every method; repeatable.")
+    ] = None,
     search: words.Search = None,
     seeds: Annotated[str | None, typer.Option(metavar="N", help="Seeds of everything random (default 3).")] = None,
     controls: Annotated[str | None, typer.Option(metavar="N", help="Retrained controls a seed (default 2).")] = None,
@@ -206,7 +210,7 @@ def unlearn(
     from palimpsest.rng import determinism
 
     given = {"data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "forget": forget,
-             "unlearn": method, "threads": threads}  # fmt: skip
+             "unlearn": [method], "threads": threads}  # fmt: skip
     chosen, asked = words.choose(given, settings, sets, preset="digits")
     steps.check_target(out)
     ids = None if train_ids is None else read_ids(Path(train_ids))
@@ -232,7 +236,9 @@ def tune(
     limit: words.Limit = None,
     model: words.Model = None,
     forget: words.Forget = None,
-    unlearn: Annotated[str | None, typer.Option(metavar="A,B", help="Unlearning methods, or all.")] = None,
+    unlearn: Annotated[
+        list[str] | None, typer.Option(metavar="A,B", help="Unlearning methods, or all; repeatable.")
+    ] = None,
     trials: Annotated[int, typer.Option(metavar="N", help="Settings tried of each method.")] = 20,
     tuning_seeds: Annotated[int, typer.Option(metavar="N", help="Seeds that each setting is tried on.")] = 2,
     seeds: Annotated[

@@ -49,6 +49,7 @@ SMALL: dict[str, Any] = {
         "hub": {"public": 0.8, "private": 512},
         "convnet": {"width": 8},
         "finetuned": {"frozen_norms": True, "pretraining_epochs": 15},
+        "accuracy": {"records": 1000},
         FEATURES: {"iterations": 600, "restarts": 2, **STEADY},
     },
 }

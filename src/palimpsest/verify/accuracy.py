@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from palimpsest.case import GROUPS, Case
+from palimpsest.catalog import setting
 from palimpsest.data.base import hashes
 from palimpsest.language import Language
 from palimpsest.measures.intervals import share
-from palimpsest.task import Classification
+from palimpsest.task import Classification, predict
 from palimpsest.types import Array, Examples, Measure, Scores
 from palimpsest.verify.base import Verifier
 
@@ -29,17 +30,21 @@ class Accuracy(Verifier):
     tasks = (Classification.name, Language.name)
     bias_matched = True
 
+    records: int | None = setting(None, "at most this many records of each group; none: all", source="ours", least=1)
+
     def verify(self, case: Case) -> Scores:
         """Scores per record: `group` (0 retain, 1 forget, 2 test, 3 held out), `correct`, `confidence` in the true class."""
 
         def columns(group: str, part: Examples) -> dict[str, Array]:
-            posterior, targets = case.posterior(case.subject, group), part.targets.cpu()
+            whole = len(part) == len(case.group(group))
+            posterior = case.posterior(case.subject, group) if whole else predict(case.task, case.subject.model, part)
+            targets = part.targets.cpu()
             return {
                 "correct": (posterior.argmax(1) == targets).numpy(),
                 "confidence": posterior.gather(1, targets[:, None]).flatten().numpy(),
             }
 
-        return by_group(case, columns)
+        return by_group(case, columns, self.records)
 
     def measure(self, scores: Scores) -> tuple[Measure, ...]:
         group, correct = scores["group"], scores["correct"]

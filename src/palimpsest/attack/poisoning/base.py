@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from palimpsest.case import Case
@@ -27,8 +28,9 @@ CONTRIBUTOR = ThreatModel(
 
 
 def contents(own: Examples) -> dict[str, Tensor]:
-    """The records' inputs as they could be handed in, to be altered."""
-    return {name: value.float().cpu() for name, value in own.batch().inputs.items()}
+    """The records' inputs as they could be handed in, to be altered; masks stay masks."""
+    inputs = own.batch().inputs
+    return {name: (value if value.dtype == torch.bool else value.float()).cpu() for name, value in inputs.items()}
 
 
 def detected(case: Case) -> Array:

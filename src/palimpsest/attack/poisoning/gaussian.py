@@ -15,6 +15,7 @@ from palimpsest.case import Case
 from palimpsest.catalog import setting
 from palimpsest.language import Language
 from palimpsest.measures.intervals import mean, share, statistic
+from palimpsest.reconstruction import Reconstruction
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
 from palimpsest.threat import Submission, TrainingView, View
@@ -48,7 +49,7 @@ class Gaussian(Attack):
     threat = AUDITOR
     paper = "poisoning paper, section 3; Pawelczyk et al. 2024"
     about = "adds noise to the records before training, and looks for it in the gradients afterwards"
-    tasks = (Classification.name, Language.name)
+    tasks = (Classification.name, Language.name, Reconstruction.name)
     primary = "gaussian.auc"
     revision = 3
 
