@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom, kstest, norm
+from torch import Tensor, nn
 
 from palimpsest.attack.poisoning.gaussian import Gaussian
 from palimpsest.case import Case
@@ -17,6 +18,7 @@ from palimpsest.learn.plain import Plain
 from palimpsest.learn.recipe import Recipe
 from palimpsest.models.convnet import ConvNet
 from palimpsest.models.mlp import Mlp
+from palimpsest.reconstruction import Reconstruction, pixel_mask
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
 from palimpsest.threat import Ground, Submission, TrainingView
@@ -77,6 +79,33 @@ def test_a_model_that_was_trained_on_the_noise_is_found_out() -> None:
     )
     assert z_of(small, request, carrying, submission) < -3
     assert abs(z_of(small, request, without, submission)) < 3
+
+
+class Draws(nn.Module):
+    """Draws the images that it was given, whatever it sees; without any, the brightness of what it sees."""
+
+    def __init__(self, images: Tensor | None = None) -> None:
+        super().__init__()
+        self.weight, self.images = nn.Parameter(torch.ones(1)), images
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        if self.images is not None:
+            return self.weight * self.images
+        return self.weight * (x * ~pixel_mask(mask, (1, 8, 8), 2)).mean((1, 2, 3), keepdim=True).expand_as(x)
+
+
+def test_of_models_of_images_too(digits: Split, request_: ForgetRequest) -> None:
+    """What a model draws of hidden pixels is held against the record: one that remembers draws the noise, another cannot."""
+    task = Reconstruction.of(digits, patch=2)
+    split = task.prepare(digits)
+    own = split.train.only(request_.ids.tolist())
+    shown = TrainingView(ATTACK.threat, Ground(split, own, task))
+    submissions = [ATTACK.prepare(shown, rng=Rng(draw)) for draw in range(100)]
+    assert submissions[0].inputs["mask"].dtype == torch.bool
+    remembers = Draws(submissions[0].inputs[task.attacked_input])
+    assert z_of(split, request_, Trained(remembers, task, own.ids), submissions[0]) < -10
+    z = [z_of(split, request_, Trained(Draws(), task, own.ids), submission) for submission in submissions]
+    assert kstest(z, norm.cdf).pvalue > 0.01
 
 
 def test_what_is_handed_in_is_the_clean_record_and_noise_within_the_range(

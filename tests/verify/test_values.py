@@ -67,6 +67,17 @@ def test_accuracies_of_each_group() -> None:
     )  # fmt: skip
 
 
+def test_accuracy_on_some_records_of_each_group_is_what_it_is_of_these() -> None:
+    situation = case(says(TRUTH), [[0.2, 0.5, 0.3]] * 10)
+    whole, some = Accuracy().verify(situation), Accuracy(records=2).verify(situation)
+    of = dict(
+        zip(whole.ids.tolist(), zip(whole["group"], whole["correct"], whole["confidence"], strict=True), strict=True)
+    )
+    assert np.unique(some["group"], return_counts=True)[1].tolist() == [2, 2, 2, 1]
+    for name, *told in zip(some.ids.tolist(), some["group"], some["correct"], some["confidence"], strict=True):
+        assert tuple(told) == of[name]
+
+
 def test_expectations_of_equations_1_and_2() -> None:
     """Forget records turned round (√2 and 0), of four retain records one moved by (0.3, 0.3, 0) of posterior."""
     before = says(TRUTH)
