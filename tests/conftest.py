@@ -1,27 +1,14 @@
-"""Every annotation of the package is checked at run time while the tests run: shapes where they are annotated, types elsewhere."""
+"""Every annotation of the package is checked at run time while the tests run."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-from beartype import BeartypeConf
-from beartype.claw import beartype_package
 from jaxtyping import install_import_hook
 
-SOURCE = Path(__file__).resolve().parents[1] / "src"
-SHAPED = [
-    ".".join(path.relative_to(SOURCE).with_suffix("").parts)
-    for path in (SOURCE / "palimpsest").rglob("*.py")
-    if re.search("from jaxtyping import|if TYPE_CHECKING:", path.read_text(encoding="utf-8"))
-]
-"""Modules that annotate shapes, or types that they do not import, which beartype's own hook cannot find. In all modules jaxtyping's
-would take half as long again as the tests."""
-beartype_package("palimpsest", conf=BeartypeConf(claw_is_pep526=False))
-install_import_hook(SHAPED, "beartype.beartype")
+install_import_hook("palimpsest", "beartype.beartype")
 
 import os  # noqa: E402
 import socket  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import hypothesis  # noqa: E402

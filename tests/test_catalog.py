@@ -227,7 +227,7 @@ def test_the_recipes_choices_can_be_set_by_their_names() -> None:
 
 
 def test_identity_holds_name_revision_and_every_setting() -> None:
-    assert identity(ConvNet(width=8)) == {"name": "convnet", "revision": 1, "width": 8}
+    assert identity(ConvNet(width=8)) == {"name": "convnet", "revision": 1, "width": 8, "places": 1}
     assert identity(ConvNet(width=8)) != identity(ConvNet(width=9))
     assert settings_of(Thing())["epsilons"] == [0.1]
 
@@ -246,5 +246,5 @@ def test_identity_of_nested_objects_and_extra() -> None:
             return {"file": "hash"}
 
     found = identity(Outer(ConvNet(width=4)))
-    assert found["inner"] == {"name": "convnet", "revision": 1, "width": 4}
+    assert found["inner"] == {"name": "convnet", "revision": 1, "width": 4, "places": 1}
     assert found["file"] == "hash"

@@ -19,7 +19,7 @@ from palimpsest.models.convnet import ConvNet
 from palimpsest.reconstruction import Reconstruction, pixel_mask
 from palimpsest.rng import Rng
 from palimpsest.task import Classification
-from palimpsest.types import ForgetRequest, Scores, Split
+from palimpsest.types import Examples, ForgetRequest, Scores, Split
 
 
 class Mean(nn.Module):
@@ -144,9 +144,10 @@ def test_pictures_are_truth_seen_and_drawn(posed: tuple[Reconstruction, Split]) 
     here = case(posed, -0.1)
     guess, scores = UmaGeneration(epsilon=(0.05, 1.0), steps=3).run(here, rng=Rng(0))
     pictures = guess.tensors["pictures"]
-    count = min(6, int((scores["group"] == 0).sum()))
-    assert pictures.shape == (count, 6, 1, 8, 8)
-    batch = here.forget.only(scores.ids[:count].tolist()).batch()
+    shown = scores["pictured"] == 1
+    assert scores["group"][shown].tolist() == [0] * 4 + [1] * 2
+    assert pictures.shape == (6, 6, 1, 8, 8)
+    batch = Examples.joined([here.forget, here.retain]).only(scores.ids[shown].tolist()).batch()
     image, where = batch.inputs["image"], here.task.hidden_pixels(batch)  # type: ignore[attr-defined]
     assert torch.equal(pictures[:, 0], image)
     assert (pictures[:, 1][where] == 0.5).all()

@@ -110,7 +110,7 @@ def set_to(value: Any, radius: bool = False) -> str:
         return "(" + ", ".join(set_to(entry, radius) for entry in value) + ")"
     if isinstance(value, dict):
         return f"{value.get('name', '')}({settings(value)})"
-    return str(value)
+    return "none" if value is None else str(value)
 
 
 def subject(target: str, label: str) -> str:
