@@ -328,16 +328,6 @@ def test_train_gives_the_models_of_the_audit(ran: Path, tmp_path: Path, capsys: 
     assert not torch.equal(*(read_weights(path)["network.1.weight"] for path in (original, control)))
 
 
-def test_lists_of_names_may_be_given_in_parts(tmp_path: Path) -> None:
-    """As --forget and --set may; the last alone would leave methods out without a word."""
-    quick = ["--limit", "100", "--seeds", "1", "--controls", "1", "--set", "recipe.epochs=1"]
-    asked = ["--unlearn", "finetune", "--unlearn", "retrain,gradient_ascent", "--attack", "", "--verify", "accuracy"]
-    assert main(["audit", *quick, *asked, "--store", str(tmp_path / "store"), "--out", str(tmp_path)]) == 0
-    record = json.loads((tmp_path / "record.json").read_text())
-    assert {row["unlearner"] for row in record["verdicts"]} == {"finetune", "retrain", "gradient_ascent"}
-    assert not [cell for cell in record["cells"] if cell["attack"]]
-
-
 def test_unlearn_writes_new_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, second, third = (tmp_path / f"{name}.safetensors" for name in "abc")
     assert main(["train", *LINEAR, "--out", str(first), "--store", str(tmp_path / "store")]) == 0

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Generator
-from torch import device as Device  # inside Rng, `torch` is the method
 
 
 @dataclass(frozen=True)
@@ -30,8 +28,8 @@ class Rng:
         text = "/".join([str(self.seed), *(f"{type(part).__name__}:{part}" for part in self.path)])
         return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
-    def torch(self, device: Device | str = "cpu") -> Generator:
-        return Generator(device).manual_seed(self.key)
+    def torch(self, device: torch.device | str = "cpu") -> torch.Generator:
+        return torch.Generator(device).manual_seed(self.key)
 
     def numpy(self) -> np.random.Generator:
         return np.random.default_rng(self.key)

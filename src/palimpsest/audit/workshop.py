@@ -67,7 +67,8 @@ class Scored:
     """Scores, the key that they are stored under, and what making them took.
 
     shown: a few attacked inputs of the largest budget, shape (up to SHOWN, *shape), of the first scored records, or the pictures
-    that the attack leaves of them, shape (up to SHOWN, pictures, *shape); None where it has none, or contents are redacted.
+    that the attack leaves of those that its scores call `pictured`, shape (up to SHOWN, pictures, *shape); None where it has none,
+    or contents are redacted.
     """
 
     key: str

@@ -99,8 +99,7 @@ def choose(given: Mapping[str, Any], settings: str | None, sets: list[str] | Non
     values = {name: value for name, value in given.items() if value}
     for name in ("unlearn", "attack", "verify", "defend"):
         if given.get(name) is not None:
-            parts = [part for parts in given[name] for part in parts.split(",") if part.strip()]
-            values[name] = list(dict.fromkeys(parts))
+            values[name] = [part for part in given[name].split(",") if part.strip()]
     if "recipe" in values:
         values["recipe"] = presets.read_recipe(values["recipe"])
     values["settings"] = assignments(sets or [])

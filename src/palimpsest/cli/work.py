@@ -30,16 +30,12 @@ def audit(
             metavar="SHARE", help="Share of what an attack handed in that is found, and forgotten (default: 1)."
         ),
     ] = None,
-    unlearn: Annotated[
-        list[str] | None, typer.Option(metavar="A,B", help="Unlearning methods, or all; repeatable.")
-    ] = None,
-    attack: Annotated[list[str] | None, typer.Option(metavar="A,B", help="Attacks; repeatable.")] = None,
+    unlearn: Annotated[str | None, typer.Option(metavar="A,B", help="Unlearning methods, or all.")] = None,
+    attack: Annotated[str | None, typer.Option(metavar="A,B", help="Attacks.")] = None,
     verify: Annotated[
-        list[str] | None, typer.Option(metavar="A,B", help="Verifiers (default: all), beside accuracy; repeatable.")
+        str | None, typer.Option(metavar="A,B", help="Verifiers (default: all), beside accuracy.")
     ] = None,
-    defend: Annotated[
-        list[str] | None, typer.Option(metavar="A,B", help="Defences, each tried on every method; repeatable.")
-    ] = None,
+    defend: Annotated[str | None, typer.Option(metavar="A,B", help="Defences, each tried on every method.")] = None,
     search: words.Search = None,
     seeds: Annotated[str | None, typer.Option(metavar="N", help="Seeds of everything random (default 3).")] = None,
     controls: Annotated[str | None, typer.Option(metavar="N", help="Retrained controls a seed (default 2).")] = None,
@@ -210,7 +206,7 @@ def unlearn(
     from palimpsest.rng import determinism
 
     given = {"data": data, "limit": limit, "model": model, "learner": learner, "recipe": recipe, "forget": forget,
-             "unlearn": [method], "threads": threads}  # fmt: skip
+             "unlearn": method, "threads": threads}  # fmt: skip
     chosen, asked = words.choose(given, settings, sets, preset="digits")
     steps.check_target(out)
     ids = None if train_ids is None else read_ids(Path(train_ids))
@@ -236,9 +232,7 @@ def tune(
     limit: words.Limit = None,
     model: words.Model = None,
     forget: words.Forget = None,
-    unlearn: Annotated[
-        list[str] | None, typer.Option(metavar="A,B", help="Unlearning methods, or all; repeatable.")
-    ] = None,
+    unlearn: Annotated[str | None, typer.Option(metavar="A,B", help="Unlearning methods, or all.")] = None,
     trials: Annotated[int, typer.Option(metavar="N", help="Settings tried of each method.")] = 20,
     tuning_seeds: Annotated[int, typer.Option(metavar="N", help="Seeds that each setting is tried on.")] = 2,
     seeds: Annotated[

@@ -61,9 +61,10 @@ def grids(found: Sequence[Shown]) -> dict[str, list[Grid]]:
     """Images by their kind, a grid per model."""
     several = any(one.request > 0 for one in found)
     panels = [one for one in _shown(found, Panel) if isinstance(one, Panel)]
+    factor = _factor(panels)
     strips, recoveries = _shown(found, Strip), _shown(found, Recovery)
     made = {
-        ATTACKED: [_grid(one, _factor(panels), place, several) for place, one in enumerate(panels)],
+        ATTACKED: [_grid(one, factor, place, several) for place, one in enumerate(panels)],
         DRAWN: [_drawn(one, place, several) for place, one in enumerate(strips) if isinstance(one, Strip)],
         RECOVERED: [_recovered(one, n, several) for n, one in enumerate(recoveries) if isinstance(one, Recovery)],
         POISONED: [_handed_in(one) for one in found if isinstance(one, HandedIn)],
@@ -150,7 +151,7 @@ def _drawn(strip: Strip, place: int, several: bool) -> Grid:
 
 def _factor(panels: list[Panel]) -> int:
     """By how much perturbations can be multiplied without leaving [0, 1] when drawn around 0.5."""
-    largest = max(float(np.abs(panel.attacked - panel.original).max()) for panel in panels)
+    largest = max((float(np.abs(panel.attacked - panel.original).max()) for panel in panels), default=0.0)
     return max(1, int(0.5 / largest)) if largest > 0 else 1
 
 

@@ -54,8 +54,8 @@ SMALL: dict[str, Any] = {
     },
 }
 """CIFAR-10, 7,200 public images and 512 private ones, the 7-layer network at width 8. Its last pooling leaves 3×3 places, as in
-public code of gradient inversion. One long descent: for as many gradients it found more than several short ones, of six exact
-gradients."""
+public code of gradient inversion. One long descent: of six exact gradients, 900 steps from one start ranked records higher than 300
+from four."""
 
 SMALL_LABELS: dict[str, Any] = {
     **VICTIM,
