@@ -67,7 +67,7 @@ def _holds(name: str) -> Claim:
 
 @dataclass(frozen=True)
 class UmaResidual(Study):
-    """Table 1's methods, class-wise, with what a bias cannot fake beside what UMA recovers; CIFAR-10 (three seeds) and digits (five).
+    """Table 1's methods, class-wise, with what no bias can fake beside what UMA recovers; CIFAR-10, three seeds, and digits, five.
 
     Residual knowledge is the attacked forget accuracy minus the retrained or the bias-matched control's, whichever is higher. The
     linear probe is a fresh head on the features, trained on a few test records: its recall of the class minus the same on a
