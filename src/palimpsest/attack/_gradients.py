@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+
+SPANNED = 1e-6
+"""Share of a direction's length up to which what others leave of it is rounding."""
 
 
 def along(gradients: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
@@ -29,3 +33,22 @@ def directed(gradient: Sequence[Tensor]) -> list[Tensor] | None:
     """The same direction, of length 1, in float32; lengths are taken in float64. None for a gradient of zero."""
     whole = torch.stack([part.double().square().sum() for part in gradient]).sum().sqrt()
     return [(part.double() / whole).float() for part in gradient] if bool(whole > 0) else None
+
+
+def orthonormal(directions: Iterable[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """Orthogonal directions of length one that span the given ones, in float64; without those that the ones before them span."""
+    found = list[list[Tensor]]()
+    for direction in directions:
+        rest = [part.double() for part in direction]
+        whole = _length(rest)
+        for one in found * 2:  # once more, for what rounding left
+            along = sum(float((a * b).sum()) for a, b in zip(rest, one, strict=True))
+            rest = [a - along * b for a, b in zip(rest, one, strict=True)]
+        left = _length(rest)
+        if left > SPANNED * whole:
+            found.append([part / left for part in rest])
+    return found
+
+
+def _length(direction: Sequence[Tensor]) -> float:
+    return math.sqrt(sum(float(part.square().sum()) for part in direction))

@@ -79,7 +79,7 @@ def audits(scale: Scale, defence: str) -> Mapping[str, Mapping[str, Any]]:
     """An audit for each value of the setting."""
     name, field, values = SETTINGS[defence]
     search = features(scale)["settings"][FEATURES]
-    count = 10 if scale == "small" else 100
+    count = 6 if scale == "small" else 100
     return {
         part(defence, value): features(
             scale,

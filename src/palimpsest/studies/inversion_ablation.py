@@ -6,10 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palimpsest.studies._inversion import COLUMNS, FEATURES, METHODS, RANK, TWO_DISTANCES, at, features
+from palimpsest.studies._inversion import (
+    COLUMNS,
+    FEATURES,
+    METHODS,
+    PAPERS_FORM,
+    RANK,
+    SOFT,
+    TWO_DISTANCES,
+    at,
+    features,
+)
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
-PAPER = "the paper's form"
+PAPER, THIRD = "the paper's form", "both, a third of the steps"
 FORMS: dict[str, dict[str, Any]] = {
     PAPER: {},
     "no total variation": {"total_variation": 0.0},
@@ -18,8 +28,12 @@ FORMS: dict[str, dict[str, Any]] = {
     "cosine decay": {"schedule": "cosine"},
     "warm-up": {"warmup": 50},
     "batch-norm prior": {"norm_prior": 0.01},
+    "softplus": {"sharpness": SOFT["sharpness"]},
+    "weights alone, layers alike": {"compared": SOFT["compared"]},
+    "both": SOFT,
+    THIRD: SOFT,
 }
-"""Changes of the attack's settings, one at a time."""
+"""Changes of the attack's settings: one at a time, but for the last two."""
 STRONGER = "two_update_inversion"
 _COLUMNS = {**COLUMNS, "matching loss": at("matching_loss")}
 
@@ -56,7 +70,8 @@ class InversionAblation(Study):
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         count, seeds = (8, 2) if scale == "small" else (100, 3)
-        search = features(scale)["settings"][FEATURES]
+        papers = PAPERS_FORM if scale == "small" else {"iterations": 10_000}
+        third = {"iterations": papers["iterations"] // 3}
         return {
             form: features(
                 scale,
@@ -64,7 +79,10 @@ class InversionAblation(Study):
                 unlearn=[METHODS["approximate"]],
                 attack=[FEATURES, STRONGER] if form == PAPER else [FEATURES],
                 seeds=seeds,
-                settings={FEATURES: changes, STRONGER: search},
+                settings={
+                    FEATURES: {**papers, **changes, **(third if form == THIRD else {})},
+                    STRONGER: {**features(scale)["settings"][FEATURES], **papers},
+                },
             )
             for form, changes in FORMS.items()
         }

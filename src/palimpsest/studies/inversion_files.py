@@ -76,7 +76,7 @@ class InversionFiles(Study):
     )
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
-        count, seeds = (10, 2) if scale == "small" else (100, 3)
+        count, seeds = (6, 2) if scale == "small" else (100, 3)
         search = features(scale)["settings"][FEATURES]
         return {
             part: features(

@@ -91,6 +91,5 @@ class InversionMethods(Study):
 
     def parts(self, scale: Scale) -> Mapping[str, Mapping[str, Any]]:
         count, seeds = (6, 2) if scale == "small" else (100, 3)
-        search = {"settings": {FEATURES: {"iterations": 600}}} if scale == "small" else {}
-        images = features(scale, forget=[f"random={count}/1"], unlearn=list(METHODS), seeds=seeds, **search)
+        images = features(scale, forget=[f"random={count}/1"], unlearn=list(METHODS), seeds=seeds)
         return {_PART: images, _LINEAR: {**DIGITS, "forget": [f"random={count}/1"], "seeds": seeds}}

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from palimpsest.attack._gradients import orthonormal
 from palimpsest.attack.base import Guess
 from palimpsest.attack.leakage.base import PROVIDER
 from palimpsest.attack.leakage.feature_inversion import FeatureInversion, difference
@@ -98,18 +99,10 @@ def unexplained(wanted: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tenso
 
 def drift(model: nn.Module, task: Classification, records: Examples) -> list[list[Tensor]]:
     """Orthogonal directions of length one that span the classes' mean gradients at `model`, each over a hundred records at most."""
-    weights, found = [parameter.requires_grad_() for parameter in model.parameters()], list[list[Tensor]]()
+    weights, slopes = [parameter.requires_grad_() for parameter in model.parameters()], list[Sequence[Tensor]]()
     for label in torch.unique(records.targets):
         mine = records.take((records.targets == label).nonzero()[:MANY, 0].cpu()).to(weights[0].device)
         with torch.enable_grad():
-            slopes = torch.autograd.grad(
-                task.loss(model, mine.batch()), weights, allow_unused=True, materialize_grads=True
-            )
-        rest = [slope.double() for slope in slopes]
-        for one in found * 2:  # once more, for what rounding left
-            along = sum(float((a * b).sum()) for a, b in zip(rest, one, strict=True))
-            rest = [a - along * b for a, b in zip(rest, one, strict=True)]
-        length = sum(float(part.square().sum()) for part in rest) ** 0.5
-        if length > 1e-12:
-            found.append([part / length for part in rest])
-    return found
+            loss = task.loss(model, mine.batch())
+            slopes.append(torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True))
+    return orthonormal(slopes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from palimpsest.attack._gradients import orthonormal
 from palimpsest.attack.base import Guess
 from palimpsest.attack.leakage._matching import Descent, match
 from palimpsest.attack.leakage.base import PROVIDER, Inversion
@@ -35,6 +37,11 @@ class FeatureInversion(Inversion):
     small itself where the model is confident, and a weight stored in float32 keeps 1e-8. Whatever comes out looks like
     something, so it is read as `rank` among unseen records of the same class, beside the placebo, the known leak and the rank
     that the mean colour alone gives. That it finds nothing does not prove that nothing leaks.
+
+    The gradient of a network of ReLU jumps where a unit turns on or off, and between jumps its slope says nothing of them: the
+    search gets stuck. With `sharpness` (4, say) it looks at a network whose units turn softly and whose gradient is nearly the
+    same; `compared` = layers keeps biases, and the few layers with long gradients, from deciding alone. Both are ours, and off by
+    default, as the paper has neither. With both a third of the steps ranked records as high (study inversion-ablation).
     """
 
     threat = PROVIDER
@@ -61,6 +68,17 @@ class FeatureInversion(Inversion):
         "weight of the distance from the statistics that batch norm keeps",
         source="Yin et al. 2021; paper: none",
         least=0,
+    )
+    sharpness: float = setting(
+        0.0,
+        "of the softplus that takes the place of ReLU in the attacker's copy; 0: ReLU itself",
+        source="ours",
+        least=0,
+    )
+    compared: Literal["whole", "layers"] = setting(
+        "whole",
+        "the gradient as a whole; or of each layer that of its weight alone, all layers alike",
+        source="ours",
     )
     batching: Literal["probe", "vmap", "loop"] = setting(
         "probe", "restarts at once, one by one, or the faster in a timed probe (they differ by rounding)", source="ours"
@@ -95,6 +113,13 @@ class FeatureInversion(Inversion):
         else:
             labels = known if self.labels == "known" else labels_of(model, wanted, len(known), task.classes)
             targets = F.one_hot(labels.cpu(), task.classes).float()
+        if self.compared == "layers":
+            seen = wanted if emphasis is None else [w * e for w, e in zip(wanted, emphasis, strict=True)]
+            even = evened(seen)
+            emphasis = even if emphasis is None else [e * f for e, f in zip(emphasis, even, strict=True)]
+            without = orthonormal([[d * f for d, f in zip(one, even, strict=True)] for one in without])
+        if self.sharpness:
+            model = softened(model, self.sharpness)
         how = self._descent()
         found = match(model, task, wanted, targets, how, free_targets=free, emphasis=emphasis, without=without, rng=rng)
         best = found.best
@@ -132,6 +157,27 @@ def difference(before: nn.Module, after: nn.Module) -> list[Tensor]:
     if not any(bool(part.any()) for part in found):
         raise BadInput("two models", got="equal weights", expected="a difference: nothing was unlearned here")
     return found
+
+
+def softened(model: nn.Module, sharpness: float) -> nn.Module:
+    """A copy with softplus, ln(1 + e^(sharpness·x)) / sharpness, for each ReLU. Raises BadInput where it has none as a module."""
+    found = copy.deepcopy(model)
+    places = [(m, name) for m in found.modules() for name, child in m.named_children() if isinstance(child, nn.ReLU)]
+    if not places:
+        got = f"{type(model).__name__} without nn.ReLU"
+        raise BadInput("sharpness", got=got, expected="a network of ReLU", do="set sharpness=0")
+    for module, name in places:
+        setattr(module, name, nn.Softplus(beta=sharpness))
+    return found
+
+
+def evened(gradient: Sequence[Tensor]) -> list[Tensor]:
+    """Factors, each a scalar, that bring the gradient in each weight of two dimensions or more to length one, and take the others
+    out. Raises BadInput where nothing is left."""
+    lengths = [float(part.double().norm()) if part.dim() > 1 else 0.0 for part in gradient]
+    if not any(lengths):
+        raise BadInput("compared", got="weights that did not move", expected="one that did", do="set compared=whole")
+    return [torch.tensor(1 / size if size else 0.0, dtype=torch.float64) for size in lengths]
 
 
 def labels_of(model: nn.Module, wanted: Sequence[Tensor], count: int, classes: int) -> Tensor:
