@@ -97,7 +97,7 @@ class UmaDefences(Study):
                         "repair": True,
                         "weight_decay": 5e-4,
                     },
-                    "uma_strong": {"epsilon": EPSILONS, "records": 300, "restarts": 2},
+                    "uma_strong": {"epsilon": EPSILONS, "records": 200, "restarts": 2},
                     "transfer": {"epsilon": EPSILONS, "records": 100},
                     "square": {"epsilon": EPSILONS, "records": 100, "queries": 300},
                 },
