@@ -19,7 +19,8 @@ from palimpsest.studies._inversion import (
 )
 from palimpsest.studies.base import Claim, Scale, Study, Table, Where
 
-PAPER, THIRD = "the paper's form", "both, a third of the steps"
+PAPER, ALL = "the paper's form", "softplus, layers alike, more total variation"
+THIRD = f"{ALL}; a third of the steps"
 FORMS: dict[str, dict[str, Any]] = {
     PAPER: {},
     "no total variation": {"total_variation": 0.0},
@@ -30,7 +31,8 @@ FORMS: dict[str, dict[str, Any]] = {
     "batch-norm prior": {"norm_prior": 0.01},
     "softplus": {"sharpness": SOFT["sharpness"]},
     "weights alone, layers alike": {"compared": SOFT["compared"]},
-    "both": SOFT,
+    "more total variation": {"total_variation": SOFT["total_variation"]},
+    ALL: SOFT,
     THIRD: SOFT,
 }
 """Changes of the attack's settings: one at a time, but for the last two."""

@@ -64,7 +64,7 @@ class InversionFigure3(Study):
 
     Small: CIFAR-10, 34 deletions of each of three victims. Is the deleted image told from unseen ones of its class? Approximate
     deletions once more by a search that the paper does not have, with as many steps: on a network whose ReLU is softened, comparing
-    weights alone, all layers alike.
+    weights alone and all layers alike, with more total variation.
     """
 
     paper = "inversion paper, Figure 3"
