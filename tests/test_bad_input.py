@@ -12,7 +12,7 @@ from palimpsest.catalog import FOLDERS, find, make, members
 from palimpsest.cli import main
 from palimpsest.errors import BadInput
 from palimpsest.learn.recipe import Recipe
-from tests.command_line import TINY
+from tests.command_line import changed
 from tests.refusals import furnished, refused
 
 
@@ -57,6 +57,10 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "limit": (("--limit", "3"), ("limit", "at least 10")),
     "threads": (("--threads", "0"), ("--threads: got '0'",)),
     "no methods": (("--unlearn", ""), ("--unlearn",)),
+    "methods in two options": (
+        ("--unlearn", "retrain", "--unlearn=finetune"),
+        ("--unlearn: got 2 of them", "separate names by commas"),
+    ),
     "field in a settings file": (("--settings", "wrong_field.json"), ("'seedz'", "did you mean 'seeds'?")),
     "type in a settings file": (("--settings", "wrong_type.json"), ("wrong_type.json: seeds: got 'many'",)),
     "part in a settings file": (("--settings", "wrong_part.json"), ("'salum'", "'salun'")),
@@ -110,23 +114,13 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def without(options: tuple[str, ...]) -> list[str]:
-    """TINY without the options that are given anew."""
-    kept = []
-    for name, value in zip(TINY[::2], TINY[1::2], strict=True):
-        repeated = name in options and name != "--set"
-        if not repeated and not ("--settings" in options and name == "--data"):
-            kept += [name, value]
-    return kept
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_refused_before_anything_is_made(room: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     options, said = CASES[name]
     before = sorted(room.rglob("*"))
     paths = [] if "--out" in options else ["--out", "out"]
     paths += [] if "--store" in options else ["--store", "store"]
-    status = main(["audit", *without(options), *paths, *options])
+    status = main(["audit", *changed(*options), *paths])
     refused(capsys, status, *said)
     left = [path for path in sorted(room.rglob("*")) if path not in before and path.is_file()]
     assert not (room / "out").exists()

@@ -54,7 +54,7 @@ def test_a_second_audit_makes_nothing(ran: Path, tmp_path: Path, capsys: pytest.
 
 
 def test_later_requests_follow_in_order(tmp_path: Path) -> None:
-    assert tiny(tmp_path, "--forget", "random=5") == 0
+    assert tiny(tmp_path, "--forget", "class=0", "--forget", "random=5") == 0
     assert [request.selection for request in record.read(tmp_path / "out").requests] == ["class=0", "random=5"]
 
 

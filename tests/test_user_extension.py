@@ -12,7 +12,7 @@ from palimpsest import contract, record
 from palimpsest.cli import main
 from palimpsest.contract.bench import Bench
 from palimpsest.record import Record
-from tests.command_line import TINY
+from tests.command_line import TINY, changed
 from tests.contract.situations import bench as shared_bench
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "guide.md").read_text(encoding="utf-8")
@@ -199,7 +199,7 @@ def one_bench(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def audited(folder: Path, *options: str) -> Record:
-    assert main(["audit", *TINY, "--store", str(folder / "store"), "--out", str(folder / "out"), *options]) == 0
+    assert main(["audit", *changed(*options), "--store", str(folder / "store"), "--out", str(folder / "out")]) == 0
     return record.read(folder / "out")
 
 
@@ -237,7 +237,7 @@ def test_an_edited_unlearner_is_another_one(package: Path, capsys: pytest.Captur
 
 def test_a_setting_that_it_does_not_have(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = "my_package.methods:Halve"
-    assert main(["audit", *TINY, "--unlearn", name, "--set", f"{name}.fctor=1"]) == 2
+    assert main(["audit", *changed("--unlearn", name, "--set", f"{name}.fctor=1")]) == 2
     assert "did you mean 'factor'?" in capsys.readouterr().err
 
 
@@ -337,7 +337,7 @@ def test_check_of_something_of_no_kind(package: Path, capsys: pytest.CaptureFixt
 
 
 def test_a_class_of_no_kind_is_refused_in_an_audit(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["audit", *TINY, "--unlearn", "my_package.broken:Loose"]) == 2
+    assert main(["audit", *changed("--unlearn", "my_package.broken:Loose")]) == 2
     assert "kind 'unlearners'" in capsys.readouterr().err
 
 

@@ -78,12 +78,26 @@ def run(argv: Sequence[str] | None = None) -> int:
 def _invoked(words: list[str]) -> int:
     """Typer's own `main` would turn errors and Ctrl-C into words and exits of its own; this does not."""
     command = typer.main.get_command(app)
+    _refuse_repeated(command, words)
     try:
         with command.make_context("palimpsest", words) as context:
             command.invoke(context)
     except typer.Exit as done:
         return int(done.exit_code)
     return 0
+
+
+def _refuse_repeated(command: Any, words: Sequence[str]) -> None:
+    """Raises BadInput where an option that takes names separated by commas is given again: the first names would be lost without a
+    word. Of other options the last counts, as on any command line."""
+    rest = list(words)
+    while rest and rest[0] in getattr(command, "commands", {}):
+        command = command.commands[rest.pop(0)]
+    given = [word.split("=", 1)[0] for word in rest]
+    for option in command.params:
+        times = sum(given.count(name) for name in option.opts)
+        if times > 1 and "," in (option.metavar or "") and not option.multiple:
+            raise BadInput(option.opts[0], got=f"{times} of them", expected="one", do="separate names by commas")
 
 
 def _stop(text: str, status: int, verbose: bool = False) -> int:
