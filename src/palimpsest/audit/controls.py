@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -59,33 +60,51 @@ def gaps(scores: Float[Tensor, "n k"], targets: Int[Tensor, " n"]) -> Float[Tens
     return (own - others).flatten()
 
 
+Matching = Literal["gap", "accuracy"]
+"""What a bias-matched control has in common with the subject, on the forgotten records of each class."""
+APART = 1e-3
+"""Least gap, of logits, that a record which is to be answered one way keeps from being answered the other way."""
+
+
 def matching_shift(
     control: Float[Tensor, "n k"],
     subject: Float[Tensor, "n k"],
     targets: Int[Tensor, " n"],
     classes: Sequence[int],
+    on: Matching = "gap",
     sweeps: int = 20,
 ) -> Float[Tensor, " k"]:
-    """Constants per forgotten class that give the control the subject's median logit gap on that class's records.
+    """Constants per forgotten class that give the control the subject's median logit gap on that class's records; on accuracy:
+    the nearest to them that leave it as many records right as the subject has.
 
     For one class the shift is exact: the gap moves by the shift. With several forgotten classes each one's gap depends on the
     others' shifts, so they are swept in turn until they settle.
     """
     shift = torch.zeros(control.shape[1], device=control.device)
-    wanted = {c: gaps(subject[targets == c], targets[targets == c]).median() for c in classes}
+    wanted = {c: gaps(subject[targets == c], targets[targets == c]) for c in classes}
     for _ in range(1 if len(classes) == 1 else sweeps):
         for c in classes:
             mine = targets == c
-            shift[c] += wanted[c] - gaps(control[mine] + shift, targets[mine]).median()
+            own = gaps(control[mine] + shift, targets[mine])
+            move = wanted[c].median() - own.median()
+            shift[c] += move if on == "gap" else _leaving(own, move, int((wanted[c] > 0).sum()))
     return shift
 
 
-def bias_matched(case: Case, retrained: Trained) -> Trained:
-    """The retrained model with its forgotten classes' biases shifted to the subject's median logit gap on the forget set."""
+def _leaving(own: Float[Tensor, " n"], move: Tensor, right: int) -> Tensor:
+    """The nearest to `move` that brings exactly `right` of the gaps above zero, as far as equal gaps let it."""
+    falling = own.sort(descending=True).values
+    edge = move.new_tensor(torch.inf)
+    least = -falling[right - 1] + APART if right else -edge
+    most = -falling[right] - APART if right < len(falling) else edge
+    return torch.minimum(torch.maximum(move, least), most) if least <= most else (least + most) / 2
+
+
+def bias_matched(case: Case, retrained: Trained, on: Matching = "gap") -> Trained:
+    """The retrained model with its forgotten classes' biases shifted to the subject's on the forget set, see `matching_shift`."""
     forget = case.forget
-    shift = matching_shift(
-        logits(retrained, forget), logits(case.subject, forget), forget.targets, case.forgotten_classes
-    )
+    own, wanted = logits(retrained, forget), logits(case.subject, forget)
+    shift = matching_shift(own, wanted, forget.targets, case.forgotten_classes, on)
     return retrained.with_model(Shifted(retrained.model, shift).eval())
 
 

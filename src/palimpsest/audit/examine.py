@@ -11,7 +11,7 @@ import numpy as np
 
 from palimpsest.attack.base import Attack
 from palimpsest.audit.board import Board, Drawing, Picture, Place, Recovered
-from palimpsest.audit.controls import bias_matched, half, known_leak, placebo, stand_ins
+from palimpsest.audit.controls import Matching, bias_matched, half, known_leak, placebo, stand_ins
 from palimpsest.audit.failures import FAILURES
 from palimpsest.audit.plan import Plan
 from palimpsest.audit.stage import Stage, labels
@@ -62,19 +62,19 @@ def seats(plan: Plan, stage: Stage) -> Iterator[Seat]:
             continue
         yield seat("unlearned", made, stage.controls, label)
         if stage.controls and stage.forgotten_classes and plan.yardstick.matched:
-            yield from (_matched(stage, label, made, replica) for replica in range(len(stage.controls)))
+            yield from (_matched(plan, stage, label, made, replica) for replica in range(len(stage.controls)))
         if not stage.controls and _both_halves(held_out(stage.split, stage.forgotten)):
             yield _placebo(stage, label, made, half)
         if compared:
             yield _placebo(stage, label, made, stand_ins)
 
 
-def _matched(stage: Stage, label: str, made: Made, replica: int) -> Seat:
-    """A retrained control with its forgotten classes' biases shifted to this method's logit gap."""
-    retrained = stage.controls[replica]
-    shifted = _shifted(stage, retrained, made)
+def _matched(plan: Plan, stage: Stage, label: str, made: Made, replica: int) -> Seat:
+    """A retrained control with its forgotten classes' biases shifted to this method's."""
+    retrained, on = stage.controls[replica], plan.policy.matching
+    shifted = _shifted(stage, retrained, made, on)
     if stage.behind:
-        plain = _shifted(stage, stage.behind[retrained.key], stage.behind[made.key])
+        plain = _shifted(stage, stage.behind[retrained.key], stage.behind[made.key], on)
         stage = replace(stage, behind={shifted.key: plain})
 
     def case() -> Case:
@@ -91,11 +91,12 @@ def _seen(stage: Stage, made: Made) -> dict[str, Any]:
     return told
 
 
-def _shifted(stage: Stage, retrained: Made, subject: Made) -> Made:
-    key = digest({"bias-matched": retrained.key, "to": subject.key, "requests": _requests(stage)})
+def _shifted(stage: Stage, retrained: Made, subject: Made, on: Matching) -> Made:
+    told = {} if on == "gap" else {"on": on}
+    key = digest({"bias-matched": retrained.key, "to": subject.key, "requests": _requests(stage), **told})
 
     def build() -> Any:
-        return bias_matched(stage.case(subject, "unlearned"), retrained.trained)
+        return bias_matched(stage.case(subject, "unlearned"), retrained.trained, on)
 
     return Made(key, build, retrained.ids, np.union1d(retrained.holds, subject.holds))
 

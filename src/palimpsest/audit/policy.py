@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from palimpsest.bounds import check
 from palimpsest.catalog import setting
@@ -61,6 +62,12 @@ class Policy:
     margin: float = setting(0.05, "a difference below it counts as none; a share of 1", source="ours", above=0, below=1)
     utility: float = setting(
         0.10, "a loss of test accuracy above it is over-forgetting; a share of 1", source="ours", above=0, below=1
+    )
+
+    matching: Literal["gap", "accuracy"] = setting(
+        "gap",
+        "what a bias-matched control shares with a method: the median logit gap of the forgotten class, or the forget accuracy too",
+        source="ours",
     )
 
     def __post_init__(self) -> None:
