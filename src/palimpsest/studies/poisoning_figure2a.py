@@ -97,6 +97,7 @@ class PoisoningFigure2a(Study):
             below=-0.1,
         ),
     )
+    pictured = (PART,)
     notes = (
         "The paper prints Figure 2a as a picture only: there are no published numbers beside the measured ones.",
         "A seed has one target, so that a success is 0 or 1, and intervals are those of a share of targets.",
