@@ -15,6 +15,7 @@ from palimpsest.studies.base import Claim, Scale, Study
 class UmaTable5(Study):
     """FT and SalUn behind a variational autoencoder on CIFAR-10, class-wise; UMA is made on the model without it."""
 
+    revision = 2
     paper = "UMA paper, Table 5"
     about = "purification by a variational autoencoder against an attacker who does not know of it"
     tables = (

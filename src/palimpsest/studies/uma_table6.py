@@ -15,6 +15,7 @@ from palimpsest.studies.base import Claim, Scale, Study
 class UmaTable6(Study):
     """FT and SalUn behind a variational autoencoder on CIFAR-10, class-wise; UMA goes through it."""
 
+    revision = 2
     paper = "UMA paper, Table 6"
     about = "purification by a variational autoencoder against an attacker who knows it"
     tables = (
