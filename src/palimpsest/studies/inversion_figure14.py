@@ -28,7 +28,9 @@ class InversionFigure14(Study):
     """Rows of German Credit, 24 features in [0, 1], deleted one at a time from the 5-layer network.
 
     A categorical value, of at most ten, is right where the nearest admissible one is the true one; guessing takes each feature's
-    most frequent value. A total variation has no meaning across features and is left out.
+    most frequent value. A total variation has no meaning across features and is left out. Small: 20 passes over the public rows,
+    where the paper has 120. That is when the network does best on other rows; after 60 it is so sure of some rows that their
+    gradient moves no weight of a float32 file, which gives nothing away and is refused as input.
     """
 
     paper = "inversion paper, Figure 14"
@@ -63,5 +65,10 @@ class InversionFigure14(Study):
                 FEATURES: {"total_variation": 0.0, **STEADY},
             },
         }
-        small = {"settings": {FEATURES: {"iterations": 2000, "restarts": 4}}}
+        small = {
+            "settings": {
+                "finetuned": {"pretraining_epochs": 20},
+                FEATURES: {"iterations": 200, "restarts": 8, "batching": "vmap"},
+            }
+        }
         return {_PART: merged(audit, **small) if scale == "small" else audit}
