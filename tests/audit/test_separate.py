@@ -27,6 +27,7 @@ from palimpsest.measures.intervals import mean
 from palimpsest.models.linear import Linear
 from palimpsest.record import Record
 from palimpsest.report import panels
+from palimpsest.report.numbers import Numbers
 from palimpsest.task import Classification
 from palimpsest.types import Cost, Leak, Scores
 from palimpsest.unlearn.retrain import Retrain
@@ -135,6 +136,15 @@ def test_the_report_shows_leaks_and_what_was_recovered(done: tuple[Path, Record]
 
 
 @pytest.mark.slow
+def test_every_number_is_taken_again_from_the_scores(done: tuple[Path, Record]) -> None:
+    """A bundle of a study would be refused otherwise. What is no comparison of two models is a mean over requests, whose unseen
+    records differ."""
+    folder, record = done
+    numbers = Numbers(record, folder / "out", resample=True)
+    assert all(measures for measures in numbers.measures)
+    assert not numbers.unreadable
+
+
 def test_workers_find_the_same(done: tuple[Path, Record], tmp_path: Path) -> None:
     again = run(tmp_path, workers=Workers(2), reported=False, **CASE)
     assert [cell.measures for cell in again.cells] == [cell.measures for cell in done[1].cells]

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from palimpsest.audit.board import pooled
 from palimpsest.errors import BadInput
 from palimpsest.measures import intervals
 from palimpsest.measures.auc import auc
@@ -26,6 +25,7 @@ from palimpsest.measures.intervals import (
     share,
     statistic,
 )
+from palimpsest.measures.pooling import pooled
 from palimpsest.measures.tpr_at_fpr import tpr_at_fpr
 from palimpsest.types import Measure
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
+from palimpsest.measures.pooling import pooled
 from palimpsest.record import SHARED, Cell, MeasureRow
 from palimpsest.types import Array, Cost, Ids, Measure, Scores
 
@@ -187,14 +186,3 @@ class Board:
             ):
                 found[place.seed].append(measures[key])
         return [found[seed] for seed in seeds]
-
-
-def pooled(measures: Sequence[Measure]) -> Measure:
-    """The mean of the same measure on several controls of one seed."""
-    if len(measures) == 1:
-        return measures[0]
-    first = measures[0]
-    value = float(np.mean([measure.value for measure in measures]))
-    replicates = np.mean([measure.replicates for measure in measures if measure.replicates is not None], axis=0)
-    low, high = (float(np.mean([getattr(measure, end) for measure in measures])) for end in ("low", "high"))
-    return Measure(first.name, value, low, high, first.n, first.at, replicates)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from palimpsest.attack.base import Attack
-from palimpsest.audit.board import Board, pooled
+from palimpsest.audit.board import Board
 from palimpsest.audit.examine import examiners
 from palimpsest.audit.failures import FAILURES
 from palimpsest.audit.plan import Plan
 from palimpsest.catalog import name_of
+from palimpsest.measures import pooling
 from palimpsest.record import Cell, MeasureRow
 from palimpsest.store import digest
 from palimpsest.types import Measure, Scores
@@ -37,11 +38,9 @@ def together(plan: Plan, boards: Sequence[Board]) -> Board:
         if lost is not None:
             found.cells.append(lost)
             continue
-        each = [board.measures[place] for board, _ in where]
         try:
             every = [board.scores[str(cell.scores)] for (board, _), cell in zip(where, cells, strict=True)]
-            scores = Scores.joined(every)
-            measures = _measured(by[place.by], scores, each)
+            scores, measures = _taken(by[place.by], every, [board.measures[place] for board, _ in where])
         except FAILURES as error:  # this cell's alone, as where an attack fails
             gone: dict[str, Any] = {"status": "failed", "reason": str(error), "scores": None, "measures": []}
             found.cells.append(cells[0].model_copy(update=gone))
@@ -57,11 +56,13 @@ def together(plan: Plan, boards: Sequence[Board]) -> Board:
     return found
 
 
-def _measured(by: Attack | Verifier, scores: Scores, each: Sequence[Mapping[object, Measure]]) -> tuple[Measure, ...]:
+def _taken(
+    by: Attack | Verifier, every: Sequence[Scores], each: Sequence[Mapping[Any, Measure]]
+) -> tuple[Scores, tuple[Measure, ...]]:
     if isinstance(by, Attack) and by.compares:
-        return by.measure(scores)
-    keys = [key for key in each[0] if all(key in measures for measures in each)]
-    return tuple(pooled([measures[key] for measures in each]) for key in keys)
+        scores = Scores.joined(every)
+        return scores, by.measure(scores)
+    return pooling.of_requests(every), pooling.together(each)
 
 
 def _mean(cells: Sequence[Cell]) -> dict[str, float]:

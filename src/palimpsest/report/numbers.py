@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from palimpsest.audit.board import pooled
 from palimpsest.catalog import configure, find
 from palimpsest.errors import PalimpsestError
 from palimpsest.measures.intervals import average
+from palimpsest.measures.pooling import measured, pooled
 from palimpsest.record import SHARED, Cell, MeasureRow, Record, VerdictRow, read_scores
 from palimpsest.report.wording import examiner
 from palimpsest.types import Measure, Scores
@@ -182,7 +182,7 @@ def measured_again(cell: Cell, folder: Path) -> dict[Key, Measure]:
         return {}
     try:
         taker = configure(find("attacks" if cell.attack else "verifiers", name), cell.attack_settings, name)
-        return {measure.key: measure for measure in taker.measure(read_scores(folder, str(cell.scores)))}
+        return {measure.key: measure for measure in measured(read_scores(folder, str(cell.scores)), taker.measure)}
     except UNREADABLE:
         return {}
 
