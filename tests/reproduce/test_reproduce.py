@@ -102,10 +102,12 @@ def test_a_second_run_makes_nothing_and_finds_the_same(made: tuple[Path, Path, R
     assert (found.cells, found.claims) == (made[2].cells, made[2].claims)
 
 
-def test_large_numbers_are_printed_whole() -> None:
+def test_large_numbers_are_printed_whole_and_tiny_ones_with_their_power_of_ten() -> None:
     told = {"text": "nearer", "state": "held", "side": "above", "bound": 0.0, "published": 1140778.0}
     row = ClaimRow(**told, value=40024.2, low=28795.6, high=51872.0, level=0.99, seeds=1)
     assert figures(row) == ("above 0", "40,024 [28,796, 51,872]", "1,140,778")
+    tiny = ClaimRow(**{**told, "value": 2.34e-5, "low": 0.0, "high": 4e-4})
+    assert figures(tiny)[1] == "2.3e-05 [0, 4.0e-04]"
     assert figures(ClaimRow(**{**told, "state": "not run", "published": None})) == ("above 0", "", "")
 
 

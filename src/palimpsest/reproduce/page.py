@@ -92,8 +92,18 @@ def measured(found: Measured | None) -> tuple[str, ...]:
     if found is None:
         return ("not measured",)
     digits = 3 if abs(found.high) <= 1.5 else 1 if abs(found.high) < 1000 else 0
-    value, low, high = (f"{end:,.{digits}f}" for end in (found.value, found.low, found.high))
+    value, low, high = _written((found.value, found.low, found.high), digits)
     return value, f"[{low}, {high}]"
+
+
+TINY = 1e-3
+"""Where all ends of a number are below it, they are written as 2.3e-05: with three decimals nothing would be left of them."""
+
+
+def _written(ends: tuple[float, ...], digits: int) -> list[str]:
+    if 0 < max(map(abs, ends)) < TINY:
+        return [f"{end:.1e}" if end else "0" for end in ends]
+    return [f"{end:,.{digits}f}" for end in ends]
 
 
 def _claims(result: Result) -> Table:
@@ -146,7 +156,7 @@ def figures(claim: ClaimRow) -> tuple[str, str, str]:
     if claim.value is None or claim.low is None or claim.high is None:
         return bound, "", published
     digits = 3 if max(abs(claim.low), abs(claim.high)) < 100 else 0
-    value, low, high = (f"{end:,.{digits}f}" for end in (claim.value, claim.low, claim.high))
+    value, low, high = _written((claim.value, claim.low, claim.high), digits)
     return bound, f"{value} [{low}, {high}]", published
 
 
